@@ -1,0 +1,18 @@
+// The addon's table of contents: each facility adds its own functions to the exports.
+//
+// Context-aware: everything that belongs to one environment (main thread or worker) hangs off objects of that environment;
+// what belongs to the process (arena, validity table, thread pool) is reached through functions of its own file.
+#include <napi.h>
+
+#include "facilities.h"
+
+static Napi::Object Init(Napi::Env env, Napi::Object exports) {
+  InitRing(env, exports);
+  InitSlab(env, exports);
+  InitMapping(env, exports);
+  InitResidency(env, exports);
+  InitGeometry(env, exports);
+  return exports;
+}
+
+NODE_API_MODULE(sectorwise, Init)

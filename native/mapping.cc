@@ -1,0 +1,285 @@
+#include "mapping.h"
+
+#include <errno.h>
+#include <node_api.h>
+#include <sys/mman.h>
+
+#include <iterator>
+#include <map>
+#include <memory>
+#include <mutex>
+
+#include "facilities.h"
+#include "residency.h"
+#include "validity.h"
+
+namespace {
+
+constexpr size_t kArenaMin = size_t{8} << 30;
+// What one ArrayBuffer takes on Node 20.
+constexpr size_t kSegmentMax = size_t{4} << 30;
+constexpr size_t kPage = 4096;
+
+Arena Reserve() {
+  for (size_t bytes = kArenaCellsMax * kCellBytes; bytes >= kArenaMin; bytes /= 2) {
+    // One cell more than needed, so that a run that begins at a cell's alignment lies within.
+    void* const found = mmap(nullptr, bytes + kCellBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (found == MAP_FAILED) continue;
+    unsigned char* const start = static_cast<unsigned char*>(found);
+    const size_t before = (kCellBytes - reinterpret_cast<size_t>(start) % kCellBytes) % kCellBytes;
+    if (before > 0) munmap(start, before);
+    munmap(start + before + bytes, kCellBytes - before);
+    return {start + before, bytes / kCellBytes};
+  }
+  return {nullptr, 0};
+}
+
+// Which cells are free: runs by their first cell, never touching each other.
+class Cells {
+ public:
+  explicit Cells(size_t count) {
+    if (count > 0) free_[0] = count;
+  }
+
+  // First fit. The first cell of the run, or -1.
+  int64_t Take(size_t count) {
+    std::lock_guard<std::mutex> hold(lock_);
+    for (auto run = free_.begin(); run != free_.end(); ++run) {
+      if (run->second < count) continue;
+      const size_t first = run->first;
+      const size_t left = run->second - count;
+      free_.erase(run);
+      if (left > 0) free_[first + count] = left;
+      return static_cast<int64_t>(first);
+    }
+    return -1;
+  }
+
+  void Give(size_t first, size_t count) {
+    std::lock_guard<std::mutex> hold(lock_);
+    auto run = free_.emplace(first, count).first;
+    const auto next = std::next(run);
+    if (next != free_.end() && first + count == next->first) {
+      run->second += next->second;
+      free_.erase(next);
+    }
+    if (run == free_.begin()) return;
+    const auto previous = std::prev(run);
+    if (previous->first + previous->second != first) return;
+    previous->second += run->second;
+    free_.erase(run);
+  }
+
+ private:
+  std::mutex lock_;
+  std::map<size_t, size_t> free_;
+};
+
+// Never destroyed: environments may end after static destructors ran.
+Cells& FreeCells() {
+  static Cells* const cells = new Cells(TheArena().cells);
+  return *cells;
+}
+
+// Writable, so that a stray store neither crashes nor needs a check; private, so that it stays in this process.
+int MapZeroPages(unsigned char* start, size_t length) {
+  void* const mapped = mmap(start, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+  return mapped == MAP_FAILED ? -errno : 0;
+}
+
+int MapFile(unsigned char* start, size_t length, bool shared, int fd, int64_t position) {
+  const int flags = shared ? MAP_SHARED : MAP_PRIVATE | MAP_NORESERVE;
+  if (mmap(start, length, PROT_READ | PROT_WRITE, flags | MAP_FIXED, fd, position) == MAP_FAILED) {
+    const int refused = -errno;
+    // Older kernels unmap what was there before they refuse: never leave a hole that somebody else's mapping could fall into.
+    MapZeroPages(start, length);
+    return refused;
+  }
+  // A fault would read the whole read-ahead window while JavaScript stands still: what is needed is read beforehand, elsewhere.
+  madvise(start, length, MADV_RANDOM);
+  madvise(start, length, MADV_DONTFORK);
+  return 0;
+}
+
+// A part of a file in the arena. Kept by its JavaScript object and by its ArrayBuffer; the cells go back when both are gone.
+struct Segment {
+  unsigned char* start = nullptr;
+  size_t bytes = 0;
+  int64_t position = 0;
+  size_t first_cell = 0;
+  size_t cells = 0;
+  bool shared = false;
+  bool open = true;
+
+  ~Segment() {
+    // Where even that is refused, the cells are lost rather than handed out with a file still behind them.
+    void* const reserved = mmap(start, cells * kCellBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+    if (reserved != MAP_FAILED) FreeCells().Give(first_cell, cells);
+  }
+};
+
+using SegmentHold = std::shared_ptr<Segment>;
+
+void DropHold(napi_env, void*, void* hold) { delete static_cast<SegmentHold*>(hold); }
+
+napi_value Number(napi_env env, int64_t value) {
+  napi_value result = nullptr;
+  napi_create_int64(env, value, &result);
+  return result;
+}
+
+// One call of a method: the segment, and its first two arguments as a page range that lies within it.
+struct Call {
+  Segment* segment = nullptr;
+  napi_value argv[3] = {};
+  unsigned char* start = nullptr;
+  int64_t offset = 0;
+  size_t length = 0;
+
+  bool Read(napi_env env, napi_callback_info info) {
+    size_t argc = 3;
+    napi_value self = nullptr;
+    napi_get_cb_info(env, info, &argc, argv, &self, nullptr);
+    void* hold = nullptr;
+    if (napi_unwrap(env, self, &hold) != napi_ok) return false;
+    segment = static_cast<SegmentHold*>(hold)->get();
+    int64_t begin = -1;
+    int64_t count = -1;
+    napi_get_value_int64(env, argv[0], &begin);
+    napi_get_value_int64(env, argv[1], &count);
+    const int64_t bytes = static_cast<int64_t>(segment->bytes);
+    if (begin < 0 || count <= 0 || begin > bytes || count > bytes - begin) return false;
+    offset = begin & ~static_cast<int64_t>(kPage - 1);
+    length = static_cast<size_t>(((begin + count + kPage - 1) & ~static_cast<int64_t>(kPage - 1)) - offset);
+    start = segment->start + offset;
+    return true;
+  }
+};
+
+napi_value SegmentScan(napi_env env, napi_callback_info info) {
+  Call call;
+  if (!call.Read(env, info)) return Number(env, -EINVAL - 1);
+  if (!call.segment->open) return Number(env, -EBADF - 1);
+  return Number(env, FirstMissing(call.start, call.length, !call.segment->shared));
+}
+
+napi_value SegmentMincore(napi_env env, napi_callback_info info) {
+  Call call;
+  if (!call.Read(env, info)) return Number(env, -EINVAL);
+  napi_typedarray_type type;
+  size_t room = 0;
+  void* data = nullptr;
+  if (napi_get_typedarray_info(env, call.argv[2], &type, &room, &data, nullptr, nullptr) != napi_ok) return Number(env, -EINVAL);
+  if (type != napi_uint8_array || room < call.length / kPage) return Number(env, -EINVAL);
+  return Number(env, mincore(call.start, call.length, static_cast<unsigned char*>(data)) == 0 ? 0 : -errno);
+}
+
+napi_value SegmentRepoint(napi_env env, napi_callback_info info) {
+  Call call;
+  if (!call.Read(env, info)) return Number(env, -EINVAL);
+  return Number(env, call.segment->open ? MapZeroPages(call.start, call.length) : 0);
+}
+
+napi_value SegmentRestore(napi_env env, napi_callback_info info) {
+  Call call;
+  if (!call.Read(env, info)) return Number(env, -EINVAL);
+  if (!call.segment->open) return Number(env, -EBADF);
+  int32_t fd = -1;
+  napi_get_value_int32(env, call.argv[2], &fd);
+  return Number(env, MapFile(call.start, call.length, call.segment->shared, fd, call.segment->position + call.offset));
+}
+
+napi_value SegmentClose(napi_env env, napi_callback_info info) {
+  napi_value self = nullptr;
+  napi_get_cb_info(env, info, nullptr, nullptr, &self, nullptr);
+  void* hold = nullptr;
+  if (napi_unwrap(env, self, &hold) != napi_ok) return nullptr;
+  Segment* const segment = static_cast<SegmentHold*>(hold)->get();
+  if (!segment->open) return nullptr;
+  segment->open = false;
+  MapZeroPages(segment->start, segment->bytes);
+  return nullptr;
+}
+
+// Methods are bound to the class by a signature: V8 refuses any other receiver, so what `napi_unwrap` finds is a segment.
+napi_value ConstructSegment(napi_env env, napi_callback_info info) {
+  napi_value self = nullptr;
+  napi_get_cb_info(env, info, nullptr, nullptr, &self, nullptr);
+  return self;
+}
+
+napi_value MapSegment(napi_env env, napi_callback_info info) {
+  size_t argc = 4;
+  napi_value argv[4];
+  void* data = nullptr;
+  napi_get_cb_info(env, info, &argc, argv, nullptr, &data);
+  int32_t fd = -1;
+  int64_t position = -1;
+  int64_t length = -1;
+  bool shared = false;
+  napi_get_value_int32(env, argv[0], &fd);
+  napi_get_value_int64(env, argv[1], &position);
+  napi_get_value_int64(env, argv[2], &length);
+  napi_get_value_bool(env, argv[3], &shared);
+  if (length <= 0 || static_cast<size_t>(length) > kSegmentMax || length % kPage != 0 || position < 0) return Number(env, -EINVAL);
+
+  const size_t cells = (static_cast<size_t>(length) + kCellBytes - 1) / kCellBytes;
+  const int64_t first = FreeCells().Take(cells);
+  if (first < 0) return Number(env, -ENOMEM);
+  SegmentHold segment = std::make_shared<Segment>();
+  segment->start = TheArena().base + static_cast<size_t>(first) * kCellBytes;
+  segment->bytes = static_cast<size_t>(length);
+  segment->position = position;
+  segment->first_cell = static_cast<size_t>(first);
+  segment->cells = cells;
+  segment->shared = shared;
+  const int refused = MapFile(segment->start, segment->bytes, shared, fd, position);
+  if (refused < 0) return Number(env, refused);
+  ValidateCells(segment->first_cell, cells);
+
+  napi_value buffer = nullptr;
+  SegmentHold* const buffers_hold = new SegmentHold(segment);
+  if (napi_create_external_arraybuffer(env, segment->start, segment->bytes, DropHold, buffers_hold, &buffer) != napi_ok) {
+    // A runtime that allows no memory but its own (Electron), or a size it does not take.
+    delete buffers_hold;
+    napi_value ignored = nullptr;
+    napi_get_and_clear_last_exception(env, &ignored);
+    return Number(env, -EOPNOTSUPP);
+  }
+  napi_value constructor = nullptr;
+  napi_value object = nullptr;
+  napi_get_reference_value(env, static_cast<napi_ref>(data), &constructor);
+  if (napi_new_instance(env, constructor, 0, nullptr, &object) != napi_ok) return nullptr;
+  napi_wrap(env, object, new SegmentHold(segment), [](napi_env, void* hold, void*) { delete static_cast<SegmentHold*>(hold); }, nullptr, nullptr);
+  const napi_property_descriptor properties[] = {
+      {"buffer", nullptr, nullptr, nullptr, nullptr, buffer, napi_enumerable, nullptr},
+      {"firstCell", nullptr, nullptr, nullptr, nullptr, Number(env, first), napi_enumerable, nullptr},
+      {"cells", nullptr, nullptr, nullptr, nullptr, Number(env, static_cast<int64_t>(cells)), napi_enumerable, nullptr},
+  };
+  napi_define_properties(env, object, sizeof(properties) / sizeof(properties[0]), properties);
+  return object;
+}
+
+}  // namespace
+
+const Arena& TheArena() {
+  static const Arena arena = Reserve();
+  return arena;
+}
+
+void InitMapping(Napi::Env env, Napi::Object exports) {
+  const napi_property_descriptor methods[] = {
+      {"scan", nullptr, SegmentScan, nullptr, nullptr, nullptr, napi_default_method, nullptr},
+      {"mincore", nullptr, SegmentMincore, nullptr, nullptr, nullptr, napi_default_method, nullptr},
+      {"repoint", nullptr, SegmentRepoint, nullptr, nullptr, nullptr, napi_default_method, nullptr},
+      {"restore", nullptr, SegmentRestore, nullptr, nullptr, nullptr, napi_default_method, nullptr},
+      {"close", nullptr, SegmentClose, nullptr, nullptr, nullptr, napi_default_method, nullptr},
+  };
+  napi_value constructor = nullptr;
+  napi_ref kept = nullptr;
+  napi_define_class(env, "Segment", NAPI_AUTO_LENGTH, ConstructSegment, nullptr, sizeof(methods) / sizeof(methods[0]), methods, &constructor);
+  napi_create_reference(env, constructor, 1, &kept);
+  const napi_property_descriptor mapSegment = {"mapSegment", nullptr, MapSegment, nullptr, nullptr, nullptr, napi_enumerable, kept};
+  napi_define_properties(env, exports, 1, &mapSegment);
+  InitValidity(env, exports);
+}

@@ -1,0 +1,196 @@
+// A slab is a memfd mapped twice: shared for the engine, private for read windows, so that a stray store stays out of the cache.
+//
+// Three lifetimes, each ending after the one before:
+//   the JavaScript object   until close(), or until it and both buffers were collected
+//   SlabMemory              … and every ring is done with it: then the memory goes back to the system and zero pages stand in for it
+//   SlabSpace               … and both buffers were collected: only then may an address mean something else
+// Leaves to others: which bytes of it mean what.
+#include "slab.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <node_api.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <utility>
+
+#include "facilities.h"
+#include "residency.h"
+
+namespace {
+
+// linux/memfd.h; older kernels answer EINVAL, newer ones may refuse or complain about a memfd without it.
+constexpr unsigned kNoExecSeal = 0x8;
+// What one ArrayBuffer takes on Node 20.
+constexpr int64_t kSlabMax = int64_t{4} << 30;
+constexpr int64_t kPage = 4096;
+
+// Tells a slab from any other object.
+constexpr napi_type_tag kSlabTag = {0x5ec708153514b000, 0x9a1d40c2b6f3e871};
+
+// What the object and both buffers keep.
+struct SlabHold {
+  std::shared_ptr<SlabMemory> memory;
+  std::shared_ptr<void> space;
+};
+
+using Hold = std::shared_ptr<SlabHold>;
+
+int MakeMemfd() {
+  const unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
+  int fd = memfd_create("sectorwise-slab", flags | kNoExecSeal);
+  if (fd < 0 && errno == EINVAL) fd = memfd_create("sectorwise-slab", flags);
+  return fd;
+}
+
+// 0 or -errno; what was made until then is released by `memory`.
+int MapTwice(SlabMemory& memory, size_t bytes) {
+  memory.fd = MakeMemfd();
+  if (memory.fd < 0) return -errno;
+  if (ftruncate(memory.fd, static_cast<off_t>(bytes)) != 0) return -errno;
+  // Nobody who gets hold of the descriptor can take memory from under the engine.
+  if (fcntl(memory.fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) != 0) return -errno;
+  void* const shared = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, memory.fd, 0);
+  if (shared == MAP_FAILED) return -errno;
+  void* const priv = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, memory.fd, 0);
+  if (priv == MAP_FAILED) {
+    const int refused = -errno;
+    munmap(shared, bytes);
+    return refused;
+  }
+  madvise(shared, bytes, MADV_DONTFORK);
+  madvise(priv, bytes, MADV_DONTFORK);
+  memory.bytes = bytes;
+  memory.shared = static_cast<unsigned char*>(shared);
+  memory.priv = static_cast<unsigned char*>(priv);
+  memory.space = std::shared_ptr<void>(nullptr, [shared, priv, bytes](void*) {
+    munmap(shared, bytes);
+    munmap(priv, bytes);
+  });
+  return 0;
+}
+
+napi_value Number(napi_env env, int64_t value) {
+  napi_value result = nullptr;
+  napi_create_int64(env, value, &result);
+  return result;
+}
+
+void DropHold(napi_env, void*, void* hold) { delete static_cast<Hold*>(hold); }
+
+// Methods are bound to the class by a signature: V8 refuses any other receiver.
+SlabHold* Unwrap(napi_env env, napi_value self) {
+  void* hold = nullptr;
+  return napi_unwrap(env, self, &hold) == napi_ok ? static_cast<Hold*>(hold)->get() : nullptr;
+}
+
+napi_value SlabRepair(napi_env env, napi_callback_info info) {
+  size_t argc = 2;
+  napi_value argv[2];
+  napi_value self = nullptr;
+  napi_get_cb_info(env, info, &argc, argv, &self, nullptr);
+  SlabHold* const slab = Unwrap(env, self);
+  if (slab == nullptr) return Number(env, -EINVAL);
+  if (slab->memory == nullptr) return Number(env, 0);
+  int64_t offset = -1;
+  int64_t length = -1;
+  napi_get_value_int64(env, argv[0], &offset);
+  napi_get_value_int64(env, argv[1], &length);
+  const int64_t bytes = static_cast<int64_t>(slab->memory->bytes);
+  if (offset < 0 || length < 0 || offset > bytes || length > bytes - offset || offset % kPage != 0 || length % kPage != 0) return Number(env, -EINVAL);
+  if (length == 0) return Number(env, 0);
+  return Number(env, DropScribbled(slab->memory->priv + offset, static_cast<size_t>(length)));
+}
+
+napi_value SlabClose(napi_env env, napi_callback_info info) {
+  napi_value self = nullptr;
+  napi_get_cb_info(env, info, nullptr, nullptr, &self, nullptr);
+  SlabHold* const slab = Unwrap(env, self);
+  if (slab != nullptr) slab->memory.reset();
+  return nullptr;
+}
+
+napi_value ConstructSlab(napi_env env, napi_callback_info info) {
+  napi_value self = nullptr;
+  napi_get_cb_info(env, info, nullptr, nullptr, &self, nullptr);
+  return self;
+}
+
+// The buffer over one of the two mappings, or null where the runtime allows no memory but its own (Electron).
+napi_value BufferOver(napi_env env, const Hold& hold, unsigned char* memory) {
+  Hold* const kept = new Hold(hold);
+  napi_value buffer = nullptr;
+  if (napi_create_external_arraybuffer(env, memory, hold->memory->bytes, DropHold, kept, &buffer) == napi_ok) return buffer;
+  delete kept;
+  napi_value ignored = nullptr;
+  napi_get_and_clear_last_exception(env, &ignored);
+  return nullptr;
+}
+
+napi_value CreateSlab(napi_env env, napi_callback_info info) {
+  size_t argc = 1;
+  napi_value argument = nullptr;
+  void* data = nullptr;
+  napi_get_cb_info(env, info, &argc, &argument, nullptr, &data);
+  int64_t bytes = -1;
+  napi_get_value_int64(env, argument, &bytes);
+  if (bytes <= 0 || bytes > kSlabMax || bytes % kPage != 0) return Number(env, -EINVAL);
+
+  const Hold hold = std::make_shared<SlabHold>();
+  hold->memory = std::make_shared<SlabMemory>();
+  const int refused = MapTwice(*hold->memory, static_cast<size_t>(bytes));
+  if (refused < 0) return Number(env, refused);
+  hold->space = hold->memory->space;
+  const napi_value shared = BufferOver(env, hold, hold->memory->shared);
+  const napi_value priv = shared == nullptr ? nullptr : BufferOver(env, hold, hold->memory->priv);
+  if (priv == nullptr) return Number(env, -EOPNOTSUPP);
+
+  napi_value constructor = nullptr;
+  napi_value object = nullptr;
+  napi_get_reference_value(env, static_cast<napi_ref>(data), &constructor);
+  if (napi_new_instance(env, constructor, 0, nullptr, &object) != napi_ok) return nullptr;
+  napi_wrap(env, object, new Hold(hold), [](napi_env, void* kept, void*) { delete static_cast<Hold*>(kept); }, nullptr, nullptr);
+  napi_type_tag_object(env, object, &kSlabTag);
+  const napi_property_descriptor properties[] = {
+      {"bytes", nullptr, nullptr, nullptr, nullptr, Number(env, bytes), napi_enumerable, nullptr},
+      {"shared", nullptr, nullptr, nullptr, nullptr, shared, napi_enumerable, nullptr},
+      {"private", nullptr, nullptr, nullptr, nullptr, priv, napi_enumerable, nullptr},
+  };
+  napi_define_properties(env, object, sizeof(properties) / sizeof(properties[0]), properties);
+  return object;
+}
+
+}  // namespace
+
+SlabMemory::~SlabMemory() {
+  const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
+  if (shared != nullptr) {
+    // Views may be left: they keep their addresses and read zeros from here on. The pages themselves are free once nothing maps them.
+    mmap(shared, bytes, PROT_READ | PROT_WRITE, flags, -1, 0);
+    mmap(priv, bytes, PROT_READ | PROT_WRITE, flags, -1, 0);
+  }
+  if (fd >= 0) close(fd);
+}
+
+std::shared_ptr<SlabMemory> SlabMemoryOf(Napi::Value object) {
+  if (!object.IsObject()) return {};
+  bool is_slab = false;
+  if (napi_check_object_type_tag(object.Env(), object, &kSlabTag, &is_slab) != napi_ok || !is_slab) return {};
+  SlabHold* const slab = Unwrap(object.Env(), object);
+  return slab == nullptr ? nullptr : slab->memory;
+}
+
+void InitSlab(Napi::Env env, Napi::Object exports) {
+  const napi_property_descriptor methods[] = {
+      {"repair", nullptr, SlabRepair, nullptr, nullptr, nullptr, napi_default_method, nullptr},
+      {"close", nullptr, SlabClose, nullptr, nullptr, nullptr, napi_default_method, nullptr},
+  };
+  napi_value constructor = nullptr;
+  napi_ref kept = nullptr;
+  napi_define_class(env, "Slab", NAPI_AUTO_LENGTH, ConstructSlab, nullptr, sizeof(methods) / sizeof(methods[0]), methods, &constructor);
+  napi_create_reference(env, constructor, 1, &kept);
+  const napi_property_descriptor createSlab = {"createSlab", nullptr, CreateSlab, nullptr, nullptr, nullptr, napi_enumerable, kept};
+  napi_define_properties(env, exports, 1, &createSlab);
+}

@@ -1,0 +1,21 @@
+// Slabs: memory that frames are cut from. What ring.cc needs to know of one.
+#pragma once
+#include <napi.h>
+
+#include <cstddef>
+#include <memory>
+
+// The memory itself. Shared between the JavaScript object and every ring it was added to: it is given back when the last of them is done with it,
+// so an operation that outlives its environment never writes into memory that is somebody else's by then. Views of it read zeros from then on.
+struct SlabMemory {
+  int fd = -1;
+  size_t bytes = 0;
+  unsigned char* shared = nullptr;
+  unsigned char* priv = nullptr;
+  // The address space of both mappings, which outlives the memory for as long as JavaScript has a view of it.
+  std::shared_ptr<void> space;
+  ~SlabMemory();
+};
+
+// The memory of the object that createSlab answered with; empty if it is something else.
+std::shared_ptr<SlabMemory> SlabMemoryOf(Napi::Value object);

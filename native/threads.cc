@@ -1,0 +1,186 @@
+// See threads.h.
+#include "threads.h"
+
+#include <cerrno>
+#include <csignal>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <linux/fs.h>
+#include <pthread.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include "libuv.h"
+#include "ring.h"
+
+namespace {
+
+constexpr size_t kStackBytes = 256 * 1024;
+
+struct Pool {
+  pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+  pthread_cond_t work = PTHREAD_COND_INITIALIZER;
+  Job* first = nullptr;
+  Job* last = nullptr;
+  unsigned threads = 0;
+  unsigned idle = 0;
+};
+
+// Never destroyed: its threads go on while the process runs its exit handlers.
+Pool& pool() {
+  static Pool* instance = new Pool;
+  return *instance;
+}
+
+class Locked {
+ public:
+  explicit Locked(pthread_mutex_t& mutex) : mutex_(mutex) { pthread_mutex_lock(&mutex_); }
+  ~Locked() { pthread_mutex_unlock(&mutex_); }
+
+ private:
+  pthread_mutex_t& mutex_;
+};
+
+int Execute(const Job& job) {
+  for (;;) {
+    ssize_t result = -1;
+    switch (job.operation) {
+      case OP_READ:
+        result = pread(job.fd, job.address, job.length, job.position);
+        break;
+      case OP_WRITE:
+        result = pwrite(job.fd, job.address, job.length, job.position);
+        break;
+      case OP_SYNC:
+        result = fdatasync(job.fd);
+        break;
+      case OP_TRUNCATE:
+        result = ftruncate(job.fd, job.position);
+        break;
+      case OP_ALLOCATE:
+        result = fallocate(job.fd, 0, job.position, static_cast<off_t>(job.length));
+        break;
+      case OP_DISCARD:
+        if (job.blockDevice) {
+          uint64_t range[2] = {static_cast<uint64_t>(job.position), job.length};
+          result = ioctl(job.fd, BLKDISCARD, range);
+        } else {
+          result = fallocate(job.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, job.position, static_cast<off_t>(job.length));
+        }
+        break;
+      case OP_EVICT:
+        // Answers with the error itself instead of setting errno.
+        return -posix_fadvise(job.fd, job.position, static_cast<off_t>(job.length), POSIX_FADV_DONTNEED);
+    }
+    if (result >= 0) return static_cast<int>(result);
+    if (errno != EINTR) return -errno;
+  }
+}
+
+void End(Job* job, int result) {
+  // Held here: Finish gives the job back, and the completion it announces may make the environment let go of the ring.
+  std::shared_ptr<JobOwner> owner = std::move(job->owner);
+  owner->Finish(job, result);
+}
+
+int Spawn();
+
+void Run(void*) {
+  prctl(PR_SET_NAME, "sectorwise-io");
+  Pool& shared = pool();
+  pthread_mutex_lock(&shared.mutex);
+  for (;;) {
+    while (shared.first == nullptr) {
+      shared.idle++;
+      pthread_cond_wait(&shared.work, &shared.mutex);
+      shared.idle--;
+    }
+    Job* job = shared.first;
+    shared.first = job->next;
+    // Each thread wakes the next, so that the one that submits pays for one wake-up only.
+    if (shared.first != nullptr) {
+      if (shared.idle > 0) {
+        pthread_cond_signal(&shared.work);
+      } else if (shared.threads < kThreadsMax) {
+        Spawn();
+      }
+    }
+    pthread_mutex_unlock(&shared.mutex);
+    int result = Execute(*job);
+    End(job, result);
+    pthread_mutex_lock(&shared.mutex);
+  }
+}
+
+// With the mutex held. 0 or -errno.
+int Spawn() {
+  // Signals are for the threads that JavaScript knows of. Faults stay deliverable: a blocked one ends the process without asking the guard.
+  sigset_t blocked, before;
+  sigfillset(&blocked);
+  sigdelset(&blocked, SIGBUS);
+  sigdelset(&blocked, SIGSEGV);
+  sigdelset(&blocked, SIGFPE);
+  sigdelset(&blocked, SIGILL);
+  // sigprocmask is per thread on Linux, and unlike pthread_sigmask has the same version in every glibc.
+  sigprocmask(SIG_SETMASK, &blocked, &before);
+  uv_thread_options_s options{kUvThreadHasStackSize, kStackBytes};
+  unsigned long thread;
+  int status = uv_thread_create_ex(&thread, &options, Run, nullptr);
+  sigprocmask(SIG_SETMASK, &before, nullptr);
+  if (status == 0) pool().threads++;
+  return status;
+}
+
+}  // namespace
+
+void PushJobs(Job* first, Job* last) {
+  last->next = nullptr;
+  Pool& shared = pool();
+  int status = 0;
+  {
+    Locked lock(shared.mutex);
+    if (shared.idle == 0 && shared.threads < kThreadsMax) status = Spawn();
+    if (shared.threads > 0) {
+      if (shared.first == nullptr) {
+        shared.first = first;
+      } else {
+        shared.last->next = first;
+      }
+      shared.last = last;
+      if (shared.idle > 0) pthread_cond_signal(&shared.work);
+      return;
+    }
+  }
+  // Not one thread to be had (a limit on processes): nobody else would ever answer.
+  for (Job* job = first; job != nullptr;) {
+    Job* next = job->next;
+    End(job, status);
+    job = next;
+  }
+}
+
+void CancelJobs(JobOwner* owner) {
+  Pool& shared = pool();
+  Job* cancelled = nullptr;
+  {
+    Locked lock(shared.mutex);
+    Job** link = &shared.first;
+    shared.last = nullptr;
+    while (Job* job = *link) {
+      if (job->owner.get() == owner) {
+        *link = job->next;
+        job->next = cancelled;
+        cancelled = job;
+      } else {
+        shared.last = job;
+        link = &job->next;
+      }
+    }
+  }
+  while (cancelled != nullptr) {
+    Job* next = cancelled->next;
+    End(cancelled, -ECANCELED);
+    cancelled = next;
+  }
+}

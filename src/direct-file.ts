@@ -1,0 +1,70 @@
+/**
+ * A file in direct mode, put together from an engine and memory: the same for the kernel's engines and for the simulated one.
+ */
+import { type FileParts, OpenFile } from './file.js';
+import type { Slab } from './io/engine.js';
+import { Ring } from './io/ring.js';
+import { BLOCK_BYTES } from './memory/block-store.js';
+import { FrameCache } from './memory/frame-cache.js';
+import { MutationQueue } from './requests/mutation-queue.js';
+import { RequestManager, type RequestSource } from './requests/request-manager.js';
+import { DirectAccess } from './windows/direct-access.js';
+
+/** What an opened file brings, whatever its mode. */
+export interface FileBase extends Pick<FileParts, 'path' | 'writable' | 'geometry' | 'engine' | 'ground' | 'sizeNow' | 'aheadBytes' | 'extents' | 'dispose'> {
+  /** The engine's index of the file. */
+  file: number;
+}
+
+export interface DirectFileOptions extends FileBase {
+  features: FileParts['features'];
+  cacheSize: number;
+  makeSlab: (bytes: number) => Slab;
+  /** Alignments, in bytes, that memory, reads and writes keep. */
+  transfer: { memory: number; read: number; write: number };
+  mergeLimit: number;
+  gapLimit: number;
+  /** Smaller pools, for tests. */
+  slots?: number;
+  slotBlocks?: number;
+}
+
+export function directFile(options: DirectFileOptions): { file: OpenFile; manager: RequestManager; frames: FrameCache } {
+  const { engine, ground, path } = options;
+  const alignment = Math.max(512, options.transfer.memory, options.transfer.read, options.transfer.write);
+  const transferLimit = Math.max(BLOCK_BYTES, Math.floor(options.geometry.maxTransferSize / BLOCK_BYTES) * BLOCK_BYTES);
+  const frames = new FrameCache(engine, options.makeSlab, options.cacheSize);
+  const mutations = new MutationQueue();
+  let file: OpenFile | undefined;
+  let access: DirectAccess | undefined;
+  const source: RequestSource = {
+    path,
+    get committedSize() {
+      return ground.committed;
+    },
+    sizeNow: options.sizeNow,
+    pressure: () => access?.pressure() ?? false,
+    cacheFull: (caller) => (access as DirectAccess).cacheFull(caller),
+  };
+  const manager = new RequestManager(new Ring(engine), frames, source, options.file, {
+    slots: options.slots,
+    slotBlocks: options.slotBlocks,
+    transferLimit,
+    mergeLimit: options.mergeLimit,
+    gapLimit: options.gapLimit,
+    alignment,
+    asyncReads: false,
+  });
+  access = new DirectAccess({
+    ground,
+    manager,
+    frames,
+    mutations,
+    kind: options.geometry.kind,
+    writeAlignment: alignment,
+    transferLimit,
+    onInvalidate: (from, length) => file?.invalidated('truncate', from, length),
+  });
+  file = new OpenFile({ ...options, caching: 'direct', manager, mutations, access, capacity: frames.frames * BLOCK_BYTES });
+  return { file, manager, frames };
+}

@@ -1,0 +1,879 @@
+/**
+ * A file or block device: what its methods promise, and how they come together.
+ *
+ *   tryWindow ─> access: in memory? ─────────────────────────────> Window
+ *   window    ─> the same, else ─> mutations: one before me? ─> manager: slots, operations, ring ─> access ─> Window
+ *   write     ─> access: at once? else ─> mutations, in order ─> access
+ *
+ * Guarantees: arguments are checked before anything else happens; a read begins after every change accepted before it that
+ * touches its bytes; nothing of the user's runs inside a call, `Batch.get` excepted; after `close` everything is given back.
+ * Leaves to others: where bytes come from (`windows/`), what is sent (`requests/`), how it was opened (`open.ts`).
+ */
+import { EventEmitter } from 'node:events';
+import { abortError, outOfRange, SectorwiseError, systemError } from './errors.js';
+import type { Extent } from './geometry/extents.js';
+import type { Geometry } from './geometry/geometry.js';
+import type { Engine, EngineName, Feature } from './io/engine.js';
+import {
+  type Caching,
+  checkBytes,
+  checkBytesArray,
+  checkEnd,
+  checkFunction,
+  checkNames,
+  checkSignalOption,
+  checkWindowLength,
+  checkWindowOptions,
+  type WindowOptions,
+} from './options.js';
+import type { Mutation, MutationQueue } from './requests/mutation-queue.js';
+import type { RequestManager } from './requests/request-manager.js';
+import type { Loss } from './requests/write-back.js';
+import type { Access, StoreMutation } from './windows/access.js';
+import { type Batch, FileBatch } from './windows/batch.js';
+import type { Ground } from './windows/ground.js';
+import { ReadJob } from './windows/read-job.js';
+import type { FileWindow, Window } from './windows/window.js';
+import { WindowIterator } from './windows/window-iterator.js';
+
+/** A hint, stale at once. Pages of 4096 bytes in the range, and how many of them are where. */
+export interface Residency {
+  /** Pages that the range touches. */
+  pages: number;
+  /** In memory; in page-cache mode possibly still being read. */
+  cached: number;
+  /** Changed and not yet written. */
+  dirty: number;
+  /** Being written. */
+  writeback: number;
+  /** Were in memory and were reclaimed (page-cache mode, where cachestat tells; else 0). */
+  evicted: number;
+}
+
+/** Why windows are gone, and which. Bytes of the file. */
+export interface InvalidateReason {
+  cause: 'unplug' | 'truncate' | 'shutdown' | 'close';
+  /** First byte of the range that is gone. */
+  offset: number;
+  /** Its length. */
+  length: number;
+}
+
+/** Counts since the file was opened. */
+export interface Stats {
+  /** Requests answered from memory, within the call. */
+  immediate: number;
+  /** Requests that waited. */
+  delayed: number;
+  /** Times that a request joined an operation that was on its way already. */
+  joined: number;
+  /** Operations that the device did, and their bytes. */
+  deviceReads: number;
+  deviceReadBytes: number;
+  deviceWrites: number;
+  deviceWriteBytes: number;
+  /** Bytes read ahead of need, and those of them that nobody used. 0 in this release. */
+  readAheadBytes: number;
+  readAheadUnused: number;
+  /** Bytes copied because a window lay over frames that are apart. */
+  gatheredBytes: number;
+  /** Frames that got another block. */
+  evictions: number;
+  /** Faults that the guard caught. 0 in this release. */
+  faults: number;
+  /** Times that windows were invalidated. */
+  invalidations: number;
+}
+
+/** Which engine and which kernel features are in use. */
+export interface Explanation {
+  engine: EngineName;
+  features: Array<{ name: string; used: boolean; reason: string }>;
+}
+
+/**
+ * An open file or block device. Made by `open` and `openSync`; belongs to the thread that opened it.
+ *
+ * Errors of every method: ERR_SECTORWISE_CLOSED after `close`; ERR_OUT_OF_RANGE and ERR_INVALID_ARG_TYPE for offsets and lengths that are not integers from 0
+ * to 2^53−1 (numbers or bigints); methods that return promises reject, all others throw.
+ */
+export interface BlockFile extends EventEmitter<{ invalidate: [reason: InvalidateReason] }>, AsyncDisposable {
+  /** As it was opened. */
+  readonly path: string;
+  /** Bytes, as last seen; a request that reaches past it asks the file again, so growth by others is seen. Accepted writes count at once. */
+  readonly size: number;
+  readonly caching: Caching;
+  /** Sizes and alignments of the device and the file system, as they were at `open`. */
+  readonly geometry: Geometry;
+  /** Grows by one each time that windows were invalidated. */
+  readonly generation: number;
+
+  /**
+   * The immediate path: the window if its bytes are in memory now, else undefined. Never waits for the device, never calls back, makes no promise.
+   * At or past the end of the file the window is short or empty.
+   *
+   * @param length bytes, at most 64 MiB (ERR_OUT_OF_RANGE).
+   * @throws ERR_SECTORWISE_READ_ONLY for a writable window of a file opened for reading; ERR_SECTORWISE_SCATTERED (direct mode) where the frames of a writable window
+   * are apart and held by others; ERR_SECTORWISE_CACHE_TOO_SMALL (direct mode) where it could never fit.
+   */
+  tryWindow(offset: number, length: number, options?: Omit<WindowOptions, 'signal'>): Window | undefined;
+  /**
+   * The delayed path: resolves when every byte is in memory, so that touching them does not wait for the device (short of eviction by the kernel in between, in page-cache
+   * mode). Windows are no snapshots: later writes show through. Lifetime: until `release`.
+   *
+   * Rejects as `tryWindow` throws, with the system error of a failed read (EIO and others, naming the range), with ERR_SECTORWISE_CACHE_FULL when every frame is
+   * pinned or dirty and nothing is on its way that could free one, and with an AbortError.
+   */
+  window(offset: number, length: number, options?: WindowOptions): Promise<Window>;
+  /**
+   * Consecutive windows of `step` bytes (default 1 MiB, at most 64 MiB) from `start` (default 0) to `end` (default the end of the file), read ahead. The iterator owns each
+   * window and releases it once, when the next is asked for or the loop ends: do not `release` it or declare it with `using`; `retain` to keep it.
+   */
+  windows(options?: { start?: number; end?: number; step?: number; signal?: AbortSignal }): AsyncIterableIterator<Window> & AsyncDisposable;
+  /**
+   * Many requests as one: what is in memory is handed over during `get`, the rest later (`delayed` is true). The window is released when `onWindow` returns or throws;
+   * `retain` to keep it. A throw during `get` comes out of `get`, a later one makes `end` reject; without `onError`, `end` rejects with the first error. A `get` inside
+   * a callback is handed over after that callback returned.
+   */
+  batch<T>(
+    onWindow: (window: Window, context: T, delayed: boolean) => void,
+    onError?: (error: Error, context: T) => void,
+    options?: { signal?: AbortSignal },
+  ): Batch<T>;
+
+  /**
+   * Copies into `target`, any length; resolves with the count, short only at the end of the file. If `target` was detached meanwhile it rejects with
+   * ERR_SECTORWISE_DETACHED and nothing is written. After a rejection the target is not touched.
+   */
+  read(target: Uint8Array, offset: number, options?: { signal?: AbortSignal }): Promise<number>;
+  /** As `read`, from memory alone; undefined where a byte is missing. */
+  tryRead(target: Uint8Array, offset: number): number | undefined;
+  /**
+   * Takes its place in order during the call: later reads and flushes include it. Resolves when the library needs `source` no longer (leave it unchanged until then),
+   * with all of it taken, never short; `flush` makes it durable. It can be aborted only before its bytes were taken; then nothing of it is written. Grows a file when it goes past
+   * its end; on a device that is ENOSPC.
+   *
+   * Rejects with ERR_SECTORWISE_READ_ONLY, with the error of a read that an unaligned edge needed, with ERR_SECTORWISE_CACHE_FULL, and in page-cache mode with the error of the write.
+   */
+  write(source: Uint8Array, offset: number, options?: { signal?: AbortSignal }): Promise<number>;
+  /**
+   * Everything accepted before this call (write, markDirty, resize, allocate, discard) is on stable storage; marked bytes are taken as they are when it is called. The first flush
+   * after `open` always reaches the device, even with no writes of our own. Concurrent calls share one.
+   *
+   * On failure it rejects with ERR_SECTORWISE_FLUSH_FAILED, naming the ranges (`error.ranges`), and keeps rejecting until `acknowledgeLoss`; what it could not write stays readable
+   * and is tried again.
+   */
+  flush(): Promise<void>;
+  /** Gives up what a failed flush could not write; answers with those ranges, in bytes. */
+  acknowledgeLoss(): Array<{ offset: number; length: number; error: Error }>;
+
+  /** As `read`, blocking. Ordered after every asynchronous call made before; waits for those it must and runs no callback meanwhile. Works inside callbacks. */
+  readSync(target: Uint8Array, offset: number): number;
+  /** As `write`, blocking. */
+  writeSync(source: Uint8Array, offset: number): number;
+  /** As `flush`, blocking. */
+  flushSync(): void;
+  /** As `resize`, blocking. */
+  resizeSync(size: number): void;
+  /** As `close`, blocking. */
+  closeSync(): void;
+
+  /** Sets the size of a file. Shrinking invalidates the windows beyond the new end; growing none. ERR_SECTORWISE_FIXED_SIZE on a device. */
+  resize(size: number): Promise<void>;
+  /** Allocates blocks, growing the size where the range goes past it; existing bytes stay. ENOSPC where there is no space, EOPNOTSUPP where the file system cannot. */
+  allocate(offset: number, length: number): Promise<void>;
+  /** Punches a hole (reads as zeros afterwards), or discards the whole sectors of the range on a device (undefined afterwards). Windows stay valid. */
+  discard(offset: number, length: number): Promise<void>;
+  /** Resolves when the range is resident (in direct mode: as much of it as half of the cache takes); read errors are reported by the later read, not here. */
+  prefetch(offset: number, length: number): Promise<void>;
+  /** Drops what it may of the range from memory: not what is pinned, dirty or on its way. */
+  evict(offset: number, length: number): Promise<void>;
+  /** How much of the range (default: from `offset` 0 to the end) is in memory. A hint, stale at once. */
+  residency(offset?: number, length?: number): Residency;
+  /** Where the range (default: all of it) lies on the device, in order and without gaps. May be stale, and is never an identity. */
+  extents(offset?: number, length?: number): Promise<Extent[]>;
+
+  /** Which engine and which kernel features are in use, and why each better one was refused. */
+  explain(): Explanation;
+  /** Counts since it was opened; live. */
+  readonly stats: Readonly<Stats>;
+
+  /** Flushes, waits for what is in flight, invalidates every window. Always frees everything; rejects if the flush failed. Later calls return the same promise. */
+  close(): Promise<void>;
+}
+
+/** What `open.ts` puts together. */
+export interface FileParts {
+  path: string;
+  caching: Caching;
+  writable: boolean;
+  geometry: Geometry;
+  features: Feature[];
+  engine: Engine;
+  ground: Ground;
+  manager: RequestManager;
+  mutations: MutationQueue;
+  access: Access;
+  /** Bytes that `windows()` asks for ahead. */
+  aheadBytes: number;
+  /** Bytes that memory holds at once. */
+  capacity: number;
+  /** The size as the file system or device says now. */
+  sizeNow(): number;
+  extents(offset: number, length: number): Promise<Extent[]>;
+  /** Gives descriptor, lock and words back. */
+  dispose(): void;
+}
+
+interface FlushState {
+  mutation: Mutation;
+  promise: Promise<void>;
+  sequence: number;
+  marks: number;
+}
+
+export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReason] }> implements BlockFile {
+  readonly path: string;
+  readonly caching: Caching;
+  readonly geometry: Geometry;
+  readonly #parts: FileParts;
+  readonly #access: Access;
+  readonly #ground: Ground;
+  readonly #manager: RequestManager;
+  readonly #mutations: MutationQueue;
+  #immediate = 0;
+  #delayed = 0;
+  #closing: Promise<void> | undefined;
+  #disposed = false;
+  #flushing: FlushState | undefined;
+  /** Counts what a flush would have to include. */
+  #sequence = 0;
+
+  constructor(parts: FileParts) {
+    super();
+    this.#parts = parts;
+    this.path = parts.path;
+    this.caching = parts.caching;
+    this.geometry = parts.geometry;
+    this.#access = parts.access;
+    this.#ground = parts.ground;
+    this.#manager = parts.manager;
+    this.#mutations = parts.mutations;
+  }
+
+  get size(): number {
+    return this.#mutations.length === 0 ? this.#ground.logical : this.#mutations.sizeAfter(this.#ground.logical);
+  }
+
+  get generation(): number {
+    return this.#ground.generation;
+  }
+
+  get stats(): Readonly<Stats> {
+    const { joined, deviceReads, deviceReadBytes, deviceWrites, deviceWriteBytes } = this.#manager.counts;
+    return {
+      immediate: this.#immediate,
+      delayed: this.#delayed,
+      joined,
+      deviceReads,
+      deviceReadBytes,
+      deviceWrites,
+      deviceWriteBytes,
+      ...this.#access.counts,
+      faults: 0,
+      invalidations: this.#ground.invalidations,
+    };
+  }
+
+  explain(): Explanation {
+    return { engine: this.#parts.engine.name as EngineName, features: [...this.#parts.engine.features(), ...this.#parts.features] };
+  }
+
+  // Windows
+
+  tryWindow(offset: number, length: number, options?: Omit<WindowOptions, 'signal'>): Window | undefined {
+    if (this.#closing !== undefined) this.#throwClosed();
+    const at = typeof offset === 'number' && Number.isSafeInteger(offset) && offset >= 0 ? offset : checkBytes('offset', offset);
+    const asked = typeof length === 'number' && Number.isSafeInteger(length) && length >= 0 ? length : checkBytes('length', length);
+    checkWindowLength(asked);
+    const writable = options !== undefined && this.#checkWritable(checkWindowOptions(options).writable);
+    const window = this.#immediateWindow(at, asked, writable);
+    if (window !== undefined) this.#immediate++;
+    return window;
+  }
+
+  window(offset: number, length: number, options?: WindowOptions): Promise<Window> {
+    try {
+      this.#checkOpen();
+      const at = checkBytes('offset', offset);
+      const asked = checkBytes('length', length);
+      checkWindowLength(asked);
+      const { signal, writable } = checkWindowOptions(options);
+      const forWriting = this.#checkWritable(writable);
+      if (signal?.aborted) return Promise.reject(abortError(signal));
+      const window = this.#immediateWindow(at, asked, forWriting);
+      if (window !== undefined) {
+        this.#immediate++;
+        return Promise.resolve(window);
+      }
+      this.#delayed++;
+      return new Promise((resolve, reject) => {
+        withSignal(signal, reject, (settled) =>
+          this.#later(
+            at,
+            asked,
+            forWriting,
+            (ready) => {
+              settled();
+              resolve(ready);
+            },
+            (error) => {
+              settled();
+              reject(error);
+            },
+          ),
+        );
+      });
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  windows(options?: { start?: number; end?: number; step?: number; signal?: AbortSignal }): AsyncIterableIterator<Window> & AsyncDisposable {
+    this.#checkOpen();
+    const given = checkNames('options', options, ['start', 'end', 'step', 'signal']) as { start?: number; end?: number; step?: number; signal?: AbortSignal };
+    const start = given.start === undefined ? 0 : checkBytes('options.start', given.start);
+    const end = given.end === undefined ? undefined : checkBytes('options.end', given.end);
+    const step = given.step === undefined ? 2 ** 20 : checkBytes('options.step', given.step);
+    if (step === 0 || step > 2 ** 26) throw outOfRange('options.step', '>= 1 && <= 67108864', step);
+    if (end !== undefined && end < start) throw outOfRange('options.end', `>= options.start (${start})`, end);
+    const signal = checkSignalOption(given.signal === undefined ? undefined : { signal: given.signal });
+    const aheadBytes = Math.min(this.#parts.aheadBytes, this.#parts.capacity / 2 - step);
+    const ahead = Math.max(0, Math.floor(aheadBytes / step));
+    const windowOptions = signal === undefined ? undefined : { signal };
+    return new WindowIterator((offset, length) => this.window(offset, length, windowOptions), { start, end, step, ahead });
+  }
+
+  batch<T>(
+    onWindow: (window: Window, context: T, delayed: boolean) => void,
+    onError?: (error: Error, context: T) => void,
+    options?: { signal?: AbortSignal },
+  ): Batch<T> {
+    this.#checkOpen();
+    checkFunction('onWindow', onWindow);
+    if (onError !== undefined) checkFunction('onError', onError);
+    const source = {
+      path: this.path,
+      tryWindow: (offset: number, length: number): Window | undefined => this.tryWindow(offset, length),
+      later: (offset: number, length: number, ready: (window: Window) => void, failed: (error: Error) => void): (() => void) => {
+        this.#delayed++;
+        return this.#later(checkBytes('offset', offset), checkBytes('length', length), false, ready, failed);
+      },
+      handover: (run: () => void): void => this.#manager.handover(run),
+    };
+    return new FileBatch(source, onWindow, onError, checkSignalOption(options));
+  }
+
+  #immediateWindow(offset: number, asked: number, writable: boolean): FileWindow | undefined {
+    let length = asked;
+    if (this.#mutations.length > 0) {
+      if (this.#mutations.lastTouching(offset, offset + Math.max(1, length)) !== undefined) return undefined;
+    }
+    if (offset + length > this.#ground.logical) length = this.#clip(offset, length);
+    if (length === 0) return this.#access.windowFrom(offset, 0, writable);
+    const window = this.#access.tryWindow(offset, length, writable);
+    if (window === undefined) this.#access.checkRoom(offset, length);
+    return window;
+  }
+
+  /** Asks for a window, after what stands before it. Exactly one of the two is called, later; answers with how to give up. */
+  #later(offset: number, asked: number, writable: boolean, ready: (window: FileWindow) => void, failed: (error: Error) => void): () => void {
+    let given = false;
+    let cancel = (): void => {};
+    const begin = (): void => {
+      if (given) return;
+      const before = this.#mutations.lastTouching(offset, offset + Math.max(1, asked));
+      if (before !== undefined) {
+        this.#mutations.follow(before, begin);
+        return;
+      }
+      // What happens now may be within a call of the user: a window that is ready at once is handed over later.
+      const length = this.#clip(offset, asked);
+      if (length === 0) {
+        queueMicrotask(() => {
+          if (!given) ready(this.#access.windowFrom(offset, 0, writable));
+        });
+        return;
+      }
+      if (writable) {
+        let problem: Error | undefined;
+        const preparation = this.#access.prepare(offset, length, (error) => {
+          problem = error;
+          if (error !== undefined && !given) failed(error);
+        });
+        if (preparation !== undefined) {
+          this.#mutations.push(preparation);
+          const go = (): void => {
+            if (problem === undefined) begin();
+          };
+          if (preparation.ended) queueMicrotask(go);
+          else this.#mutations.follow(preparation, go);
+          return;
+        }
+      }
+      const caller = this.#access.caller(offset, length, writable, false, (error) => {
+        if (error !== undefined) {
+          failed(error);
+          return;
+        }
+        let window: FileWindow;
+        try {
+          window = this.#access.windowFrom(offset, length, writable);
+        } catch (thrown) {
+          failed(thrown as Error);
+          return;
+        }
+        ready(window);
+      });
+      cancel = () => this.#manager.abandon(caller);
+      this.#manager.request(caller);
+    };
+    begin();
+    return () => {
+      given = true;
+      cancel();
+    };
+  }
+
+  // Read
+
+  read(target: Uint8Array, offset: number, options?: { signal?: AbortSignal }): Promise<number> {
+    try {
+      this.#checkOpen();
+      checkBytesArray('target', target);
+      const at = checkBytes('offset', offset);
+      checkEnd(at, target.length);
+      const signal = checkSignalOption(options);
+      if (signal?.aborted) return Promise.reject(abortError(signal));
+      const now = this.#tryRead(target, at);
+      if (now !== undefined) {
+        this.#immediate++;
+        return Promise.resolve(now);
+      }
+      this.#delayed++;
+      return new Promise((resolve, reject) => {
+        withSignal(signal, reject, (settled) => {
+          let job: ReadJob | undefined;
+          let given = false;
+          const done = (error: Error | undefined, count: number): void => {
+            settled();
+            if (error === undefined) resolve(count);
+            else reject(error);
+          };
+          const begin = (): void => {
+            if (given) return;
+            const before = this.#mutations.lastTouching(at, at + target.length);
+            if (before !== undefined) {
+              this.#mutations.follow(before, begin);
+              return;
+            }
+            const length = this.#clip(at, target.length);
+            if (length === 0) done(undefined, 0);
+            else job = new ReadJob(this.#access, (from, bytes, settle) => this.#askPiece(from, bytes, settle), target, at, length, done);
+          };
+          begin();
+          return () => {
+            given = true;
+            job?.giveUp();
+          };
+        });
+      });
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  tryRead(target: Uint8Array, offset: number): number | undefined {
+    this.#checkOpen();
+    checkBytesArray('target', target);
+    const at = checkBytes('offset', offset);
+    checkEnd(at, target.length);
+    const count = this.#tryRead(target, at);
+    if (count !== undefined) this.#immediate++;
+    return count;
+  }
+
+  readSync(target: Uint8Array, offset: number): number {
+    this.#checkOpen();
+    checkBytesArray('target', target);
+    const at = checkBytes('offset', offset);
+    checkEnd(at, target.length);
+    this.#awaitMutations();
+    const length = this.#clip(at, target.length);
+    if (length === 0) return 0;
+    return this.#access.readBlocking(target.subarray(0, length), at);
+  }
+
+  #tryRead(target: Uint8Array, offset: number): number | undefined {
+    if (this.#mutations.length > 0 && this.#mutations.lastTouching(offset, offset + Math.max(1, target.length)) !== undefined) return undefined;
+    const length = this.#clip(offset, target.length);
+    if (length === 0) return 0;
+    return this.#access.tryCopy(length === target.length ? target : target.subarray(0, length), offset) ? length : undefined;
+  }
+
+  #askPiece(offset: number, length: number, settle: (error: Error | undefined) => void): () => void {
+    const caller = this.#access.caller(offset, length, false, false, settle);
+    this.#manager.request(caller);
+    return () => this.#manager.abandon(caller);
+  }
+
+  // Change
+
+  write(source: Uint8Array, offset: number, options?: { signal?: AbortSignal }): Promise<number> {
+    try {
+      const at = this.#checkWrite(source, offset);
+      const signal = checkSignalOption(options);
+      if (signal?.aborted) return Promise.reject(abortError(signal));
+      if (source.length === 0) return Promise.resolve(0);
+      this.#sequence++;
+      if (this.#mutations.length === 0 && this.#access.tryStore(source, at)) return Promise.resolve(source.length);
+      return new Promise((resolve, reject) => {
+        let mutation: StoreMutation;
+        const onAbort = (): void => {
+          const error = abortError(signal as AbortSignal);
+          if (this.#mutations.remove(mutation)) reject(error);
+          else mutation.abort(error);
+        };
+        mutation = this.#access.store(source, at, (error) => {
+          signal?.removeEventListener('abort', onAbort);
+          if (error === undefined) resolve(source.length);
+          else reject(error);
+        });
+        signal?.addEventListener('abort', onAbort, { once: true });
+        this.#mutations.push(mutation);
+      });
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  writeSync(source: Uint8Array, offset: number): number {
+    const at = this.#checkWrite(source, offset);
+    if (source.length === 0) return 0;
+    this.#sequence++;
+    this.#awaitMutations();
+    if (!this.#access.tryStore(source, at)) this.#mutateSync((settle) => this.#access.store(source, at, settle));
+    return source.length;
+  }
+
+  flush(): Promise<void> {
+    try {
+      this.#checkOpen();
+    } catch (error) {
+      return Promise.reject(error);
+    }
+    return this.#flush();
+  }
+
+  #flush(): Promise<void> {
+    const running = this.#flushing;
+    if (running !== undefined && !running.mutation.ended && running.sequence === this.#sequence && running.marks === this.#access.marks) return running.promise;
+    let resolve!: () => void;
+    let reject!: (error: Error) => void;
+    const promise = new Promise<void>((yes, no) => {
+      resolve = yes;
+      reject = no;
+    });
+    const mutation = this.#access.flush((error) => {
+      if (error === undefined) resolve();
+      else reject(error);
+    });
+    this.#flushing = { mutation, promise, sequence: this.#sequence, marks: this.#access.marks };
+    this.#mutations.push(mutation);
+    return promise;
+  }
+
+  flushSync(): void {
+    this.#checkOpen();
+    this.#awaitMutations();
+    this.#mutateSync((settle) => this.#access.flush(settle));
+  }
+
+  acknowledgeLoss(): Array<{ offset: number; length: number; error: Error }> {
+    this.#checkOpen();
+    return this.#access.acknowledge().map((loss: Loss) => ({ ...loss }));
+  }
+
+  resize(size: number): Promise<void> {
+    try {
+      const bytes = this.#checkResize(size);
+      return this.#mutate((settle) => this.#access.resize(bytes, settle));
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  resizeSync(size: number): void {
+    const bytes = this.#checkResize(size);
+    this.#sequence++;
+    this.#awaitMutations();
+    this.#mutateSync((settle) => this.#access.resize(bytes, settle));
+  }
+
+  allocate(offset: number, length: number): Promise<void> {
+    try {
+      const [at, bytes] = this.#checkRange(offset, length);
+      this.#checkAccess();
+      if (this.geometry.kind === 'block-device' && at + bytes > this.size)
+        throw systemError(ENOSPC, 'fallocate', { path: this.path, offset: at, length: bytes });
+      if (bytes === 0 || this.geometry.kind === 'block-device') return Promise.resolve();
+      return this.#mutate((settle) => this.#access.allocate(at, bytes, settle));
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  discard(offset: number, length: number): Promise<void> {
+    try {
+      const [at, asked] = this.#checkRange(offset, length);
+      this.#checkAccess();
+      const bytes = Math.max(0, Math.min(asked, this.size - at));
+      if (bytes === 0) return Promise.resolve();
+      return this.#mutate((settle) => this.#access.discard(at, bytes, settle));
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  // Memory
+
+  async prefetch(offset: number, length: number): Promise<void> {
+    const [at, asked] = this.#checkRange(offset, length);
+    const end = at + Math.min(this.#clip(at, asked), this.#parts.capacity / 2);
+    const step = this.#access.pieceBytes;
+    const piece = (from: number): Promise<void> =>
+      new Promise((resolve) => {
+        const bytes = Math.min(end - from, step - (from % step));
+        this.#askPiece(from, bytes, (error) => {
+          // The later read says what is wrong.
+          if (error === undefined) this.#access.giveBack(from, bytes);
+          resolve();
+        });
+      });
+    let last: Promise<void>[] = [];
+    for (let from = at; from < end; from += step - (from % step)) {
+      last.push(piece(from));
+      if (last.length < PREFETCH_AT_ONCE) continue;
+      await Promise.all(last);
+      last = [];
+      if (this.#closing !== undefined) return;
+    }
+    await Promise.all(last);
+  }
+
+  async evict(offset: number, length: number): Promise<void> {
+    const [at, asked] = this.#checkRange(offset, length);
+    const bytes = this.#clip(at, asked);
+    if (bytes > 0) await this.#access.evict(at, bytes);
+  }
+
+  residency(offset = 0, length?: number): Residency {
+    const at = checkBytes('offset', offset);
+    const [, asked] = this.#checkRange(at, length ?? Math.max(0, this.size - at));
+    return this.#access.residency(at, this.#clip(at, asked));
+  }
+
+  async extents(offset = 0, length?: number): Promise<Extent[]> {
+    const at = checkBytes('offset', offset);
+    const [, asked] = this.#checkRange(at, length ?? Math.max(0, this.size - at));
+    const bytes = this.#clip(at, asked);
+    return bytes === 0 ? [] : this.#parts.extents(at, bytes);
+  }
+
+  // Close
+
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  closeSync(): void {
+    if (this.#closing !== undefined) {
+      if (!this.#disposed) {
+        this.#awaitMutations();
+        while (!this.#manager.idle) this.#manager.progress();
+        this.#dispose();
+      }
+      return;
+    }
+    let problem: Error | undefined;
+    // The promise of a later `close()` tells the same.
+    this.#closing = Promise.resolve();
+    try {
+      this.#awaitMutations();
+      if (this.#parts.writable && this.#access.unflushed) this.#mutateSync((settle) => this.#access.flush(settle));
+    } catch (error) {
+      problem = error as Error;
+      this.#closing = Promise.reject(error);
+      this.#closing.catch(() => undefined);
+    }
+    this.#refuseLine();
+    while (!this.#manager.idle) this.#manager.progress();
+    this.#dispose();
+    if (problem !== undefined) throw problem;
+  }
+
+  async #close(): Promise<void> {
+    let problem: unknown;
+    try {
+      if (this.#parts.writable && this.#access.unflushed) await this.#flush();
+    } catch (error) {
+      problem = error;
+    }
+    await new Promise<void>((resolve) => this.#mutations.whenEmpty(resolve));
+    this.#refuseLine();
+    await new Promise<void>((resolve) => this.#manager.whenIdle(resolve));
+    this.#dispose();
+    if (problem !== undefined) throw problem;
+  }
+
+  #refuseLine(): void {
+    this.#manager.refuseLine(() => this.#closedError());
+  }
+
+  #dispose(): void {
+    if (this.#disposed) return;
+    this.#disposed = true;
+    const live = this.#ground.live;
+    this.#manager.close();
+    this.#parts.engine.close();
+    this.#access.close();
+    this.#parts.dispose();
+    if (live > 0) this.invalidated('close', 0, this.#ground.logical);
+  }
+
+  /** Tells listeners, outside any call. Called by whoever cut the ground. */
+  invalidated(cause: InvalidateReason['cause'], offset: number, length: number): void {
+    process.nextTick(() => this.emit('invalidate', { cause, offset, length }));
+  }
+
+  // Checks
+
+  #checkOpen(): void {
+    if (this.#closing !== undefined) this.#throwClosed();
+  }
+
+  #throwClosed(): never {
+    throw this.#closedError();
+  }
+
+  #closedError(): SectorwiseError {
+    return new SectorwiseError('ERR_SECTORWISE_CLOSED', 'The file was closed; open it again.', { path: this.path });
+  }
+
+  #checkRange(offset: unknown, length: unknown): [number, number] {
+    this.#checkOpen();
+    const at = checkBytes('offset', offset);
+    const bytes = checkBytes('length', length);
+    checkEnd(at, bytes);
+    return [at, bytes];
+  }
+
+  #checkAccess(): void {
+    if (this.#parts.writable) return;
+    throw new SectorwiseError('ERR_SECTORWISE_READ_ONLY', "The file was opened for reading; open it with { access: 'read-write' } to change it.", {
+      path: this.path,
+    });
+  }
+
+  #checkWritable(writable: boolean | undefined): boolean {
+    if (writable !== true) return false;
+    this.#checkAccess();
+    return true;
+  }
+
+  #checkWrite(source: unknown, offset: unknown): number {
+    this.#checkOpen();
+    const { length } = checkBytesArray('source', source);
+    const at = checkBytes('offset', offset);
+    checkEnd(at, length);
+    this.#checkAccess();
+    if (this.geometry.kind === 'block-device' && at + length > this.size) throw systemError(ENOSPC, 'write', { path: this.path, offset: at, length });
+    return at;
+  }
+
+  #checkResize(size: unknown): number {
+    this.#checkOpen();
+    const bytes = checkBytes('size', size);
+    this.#checkAccess();
+    if (this.geometry.kind === 'block-device') {
+      throw new SectorwiseError('ERR_SECTORWISE_FIXED_SIZE', 'A block device has the size it has; resize is for files.', { path: this.path });
+    }
+    return bytes;
+  }
+
+  /** Bytes of the range that are in the file; asks the file again where it reaches past what is known. */
+  #clip(offset: number, length: number): number {
+    if (offset + length > this.#ground.logical && this.#mutations.length === 0) this.#look();
+    return Math.max(0, Math.min(length, this.#ground.logical - offset));
+  }
+
+  #look(): void {
+    const size = this.#parts.sizeNow();
+    if (size <= this.#ground.committed) return;
+    this.#ground.committed = size;
+    if (size > this.#ground.logical) {
+      this.#access.grown(size);
+      this.#ground.logical = size;
+    }
+  }
+
+  #mutate(make: (settle: (error: Error | undefined) => void) => Mutation): Promise<void> {
+    this.#sequence++;
+    return new Promise((resolve, reject) => {
+      this.#mutations.push(
+        make((error) => {
+          if (error === undefined) resolve();
+          else reject(error);
+        }),
+      );
+    });
+  }
+
+  #mutateSync(make: (settle: (error: Error | undefined) => void) => Mutation): void {
+    let problem: Error | undefined;
+    const mutation = make((error) => {
+      problem = error;
+    });
+    this.#mutations.push(mutation);
+    while (!mutation.ended) this.#manager.progress();
+    if (problem !== undefined) throw problem;
+  }
+
+  #awaitMutations(): void {
+    while (this.#mutations.length > 0) this.#manager.progress();
+  }
+}
+
+const ENOSPC = -28;
+/** Pieces that `prefetch` has on their way at once. */
+const PREFETCH_AT_ONCE = 8;
+
+/** Runs `begin`, which answers with how to give up; gives up and rejects when the signal fires before `settled` was called. */
+function withSignal(signal: AbortSignal | undefined, reject: (error: Error) => void, begin: (settled: () => void) => () => void): void {
+  if (signal === undefined) {
+    begin(() => {});
+    return;
+  }
+  let giveUp = (): void => {};
+  const onAbort = (): void => {
+    giveUp();
+    reject(abortError(signal));
+  };
+  signal.addEventListener('abort', onAbort, { once: true });
+  giveUp = begin(() => signal.removeEventListener('abort', onAbort));
+}

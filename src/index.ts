@@ -1,0 +1,16 @@
+/**
+ * Zero-copy windows over the bytes of files and block devices, for storage engines on Node.js.
+ *
+ * The public names, and nothing else.
+ *
+ * @module sectorwise
+ */
+export { type ErrorPlace, SectorwiseError, type SectorwiseErrorCode } from './errors.js';
+export type { BlockFile, Explanation, InvalidateReason, Residency, Stats } from './file.js';
+export type { Extent } from './geometry/extents.js';
+export type { Geometry } from './geometry/geometry.js';
+export { open, openSync } from './open.js';
+export type { Caching, EngineName, OpenOptions, WindowOptions } from './options.js';
+export type { Batch } from './windows/batch.js';
+export { FlushError } from './windows/flush-failed.js';
+export type { Window } from './windows/window.js';

@@ -1,0 +1,188 @@
+/**
+ * The one door to the addon: what it exports, typed, and where its binary is looked for.
+ *
+ * The addon checks no arguments, builds no errors and keeps no policy: it answers with numbers, a negative one is -errno.
+ * Guarantees: loading fails with one ERR_SECTORWISE_NATIVE that lists every place tried, the platform and how to build.
+ * Imported by io/, memory/ and geometry/ alone.
+ */
+import { existsSync, readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { SectorwiseError } from '../errors.js';
+import type { CompletionQueue, EngineName, Feature, Slab } from './engine.js';
+
+/** A ring in the addon. Methods as `Engine` has them, but calls that can fail answer with -errno. */
+export interface NativeRing {
+  readonly engine: EngineName;
+  readonly depth: number;
+  readonly entries: ArrayBuffer;
+  readonly control: ArrayBuffer;
+  readonly queues: ReadonlyArray<Omit<CompletionQueue, 'words'> & { buffer: ArrayBuffer }>;
+  submit(count: number): number;
+  collect(): number;
+  wait(): number;
+  listen(onWake: () => void, onSettled: () => void): void;
+  ref(): void;
+  unref(): void;
+  addFile(fd: number): number;
+  addSlab(slab: NativeSlab): number;
+  close(): void;
+  features(): Feature[];
+}
+
+/** A slab in the addon: a sealed memfd mapped shared and private. */
+export type NativeSlab = Slab;
+
+/** A part of a file mapped into the arena. */
+export interface NativeSegment {
+  readonly buffer: ArrayBuffer;
+  /** Index of the first 2 MiB cell; the words of the validity table have the same index. */
+  readonly firstCell: number;
+  readonly cells: number;
+  /**
+   * Is every page of [offset, offset+length) present in the page table? Restores pages that JavaScript stored into on the way (private mappings only).
+   * Answers with the byte offset (within the segment) of the first page that is missing, -1 if none is, or less than -1: -errno - 1 where PAGEMAP_SCAN does not work.
+   */
+  scan(offset: number, length: number): number;
+  /** mincore into `target` (a byte for each page). 0 or -errno. */
+  mincore(offset: number, length: number, target: Uint8Array): number;
+  /** Puts zero pages under [offset, offset+length) (rounded out to pages), in one step. 0 or -errno. */
+  repoint(offset: number, length: number): number;
+  /** Maps the file's bytes there again after `repoint`, at the same place. 0 or -errno. */
+  restore(offset: number, length: number, fd: number): number;
+  /** Re-points everything and gives the address space back once the buffer was collected. */
+  close(): void;
+}
+
+/** The addon's answer about an open file. Sizes in bytes, -1 or 0 where the kernel did not say. */
+export interface NativeProbe {
+  /** st_mode, or -errno if the descriptor cannot be asked at all. */
+  mode: number;
+  size: number;
+  /** Device numbers as decimal strings: st_dev and st_rdev, `major:minor`. */
+  dev: string;
+  rdev: string;
+  ino: string;
+  /** statfs f_type. */
+  fsType: number;
+  /** statfs f_bsize: on btrfs its sector size. */
+  fsBlockSize: number;
+  /** btrfs: the name of its folder under /sys/fs/btrfs; '' for everything else. */
+  fsid: string;
+  /** XFS: the data lies on the realtime device, which st_dev does not name. */
+  realtime: boolean;
+  /** statx: 0 where not reported. */
+  dioMemAlign: number;
+  dioOffsetAlign: number;
+  dioReadOffsetAlign: number;
+  /** Whether the kernel reported STATX_DIOALIGN at all, and STATX_DIO_READ_ALIGN. */
+  dioReported: boolean;
+  dioReadReported: boolean;
+  /** Block devices: BLKSSZGET, BLKPBSZGET, BLKIOMIN, BLKIOOPT, BLKALIGNOFF, BLKGETSIZE64, BLKROTATIONAL, BLKSECTGET (in 512-byte units), BLKROGET, BLKGETDISKSEQ; -errno where refused. */
+  logical: number;
+  physical: number;
+  ioMin: number;
+  ioOpt: number;
+  alignOff: number;
+  deviceSize: number;
+  rotational: number;
+  maxSectors: number;
+  readOnly: number;
+  diskSeq: number;
+}
+
+export interface NativeExtents {
+  /** -errno, or 0. */
+  status: number;
+  /** logical, physical, length, flags for each extent, in bytes. */
+  values: Float64Array;
+  /** The last extent of the file is among them. */
+  complete: boolean;
+}
+
+export interface NativeBinding {
+  createRing(options: { engine: 'auto' | EngineName; depth: number }): NativeRing | { error: number; features: Feature[] };
+  /** 0 < bytes, a multiple of 4096. A negative number is -errno. */
+  createSlab(bytes: number): NativeSlab | number;
+  /** Maps [position, position+length) of fd into the arena; position and length multiples of 4096. */
+  mapSegment(fd: number, position: number, length: number, shared: boolean): NativeSegment | number;
+  /** The validity table: one word for each cell of the arena, then `validityExtra` words for files and devices. One for the process. */
+  validity(): { buffer: ArrayBuffer; cells: number; extra: number };
+  /** Takes a free word among the extra ones (zeroed), -1 if none is left; and gives it back. */
+  claimWord(): number;
+  freeWord(index: number): void;
+  pageSize(): number;
+  /** Can PAGEMAP_SCAN be used in this process? 0 or -errno. */
+  pagemapScan(): number;
+  probe(fd: number): NativeProbe;
+  /** cachestat(2): [cached, dirty, writeback, evicted, recently_evicted] pages into target, 0 or -errno. */
+  cachestat(fd: number, offset: number, length: number, target: Float64Array): number;
+  /** Non-blocking one-byte preadv2(RWF_NOWAIT): 1, 0 or -errno. */
+  probeNowait(fd: number, offset: number): number;
+  fiemap(fd: number, offset: number, length: number, sync: boolean): NativeExtents;
+  /** A short direct read into scratch memory at a position that is aligned to `alignment` but not to more: bytes or -errno. */
+  probeDirect(fd: number, position: number, length: number): number;
+  /** flock(2), non-blocking: 0 or -errno. */
+  lock(fd: number, exclusive: boolean): number;
+  /** Claims the inode for one read-write direct open in this process: true if it was free. Process-wide, also across copies in threads. */
+  claimInode(key: string): boolean;
+  freeInode(key: string): void;
+  /** Runs off the main thread: 'allocate' | 'sync' | 'extents' …; resolves with 0 or -errno. */
+  allocateAsync(fd: number, offset: number, length: number): Promise<number>;
+  fiemapAsync(fd: number, offset: number, length: number, sync: boolean): Promise<NativeExtents>;
+  fallocate(fd: number, offset: number, length: number): number;
+}
+
+let binding: NativeBinding | undefined;
+
+/** The addon, loaded on first use. */
+export function native(): NativeBinding {
+  binding ??= load();
+  return binding;
+}
+
+function packageRoot(): string {
+  let folder = dirname(fileURLToPath(import.meta.url));
+  for (;;) {
+    const manifest = join(folder, 'package.json');
+    if (existsSync(manifest) && JSON.parse(readFileSync(manifest, 'utf8')).name === 'sectorwise') return folder;
+    const parent = dirname(folder);
+    if (parent === folder) return dirname(fileURLToPath(import.meta.url));
+    folder = parent;
+  }
+}
+
+function libc(): 'glibc' | 'musl' {
+  const report = process.report?.getReport() as { header?: { glibcVersionRuntime?: string } } | undefined;
+  return report?.header?.glibcVersionRuntime ? 'glibc' : 'musl';
+}
+
+function load(): NativeBinding {
+  const root = packageRoot();
+  const require = createRequire(import.meta.url);
+  const places = [
+    join(root, 'build', 'Release', 'sectorwise.node'),
+    join(root, 'prebuilds', `${process.platform}-${process.arch}`, `sectorwise.${process.platform === 'linux' ? libc() : 'none'}.node`),
+  ];
+  const tried: string[] = [];
+  let cause: unknown;
+  for (const place of places) {
+    if (!existsSync(place)) {
+      tried.push(`${place}: not there`);
+      continue;
+    }
+    try {
+      return require(place) as NativeBinding;
+    } catch (error) {
+      cause = error;
+      tried.push(`${place}: ${(error as Error).message}`);
+    }
+  }
+  throw new SectorwiseError(
+    'ERR_SECTORWISE_NATIVE',
+    `The native part of sectorwise could not be loaded on ${process.platform}-${process.arch}, Node ${process.version}. Tried:\n  ${tried.join('\n  ')}\n` +
+      `Build it from source with a C++17 compiler and cmake: cd ${root} && npm install cmake-js && npx cmake-js compile`,
+    { cause },
+  );
+}

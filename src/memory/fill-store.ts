@@ -1,0 +1,79 @@
+/**
+ * The block store of page-cache mode: reads go through it only to have the kernel bring its pages in; the bytes are thrown away.
+ *
+ *   mapping [ · · x x · … ]   resident pages need nothing; the others are read into the scratch slab, all into the same bytes
+ *
+ * Guarantees: takes no memory, so nobody ever waits for room; a block is resident once its operation ended well.
+ * Leaves to others: what is resident (`mapping.ts`).
+ */
+import type { OperationTable } from '../requests/operation-table.js';
+import { ABSENT, BLOCK_BYTES, BLOCK_SECTORS, type BlockStore, HELD, PRESENT, SECTOR_BYTES } from './block-store.js';
+import type { FileMapping } from './mapping.js';
+
+/** Bytes of the scratch slab: the largest read that fills. */
+export const SCRATCH_BYTES = 1 << 20;
+
+export class FillStore implements BlockStore {
+  slab: number;
+  offset = 0;
+  operations: OperationTable | undefined;
+  readonly #mapping: FileMapping;
+  /** Absent blocks of the range being looked at: pairs of offset and length, in bytes. */
+  #runs = new Float64Array(64);
+  #runCount = 0;
+  #run = 0;
+  /** Where `state` was asked about last. */
+  #asked = 0;
+
+  constructor(mapping: FileMapping, slab: number) {
+    this.#mapping = mapping;
+    this.slab = slab;
+  }
+
+  begin(first: number, count: number): void {
+    if (this.#runs.length < 2 * count + 2) this.#runs = new Float64Array(2 * count + 2);
+    this.#runCount = this.#mapping.missing(first * BLOCK_BYTES, count * BLOCK_BYTES, this.#runs);
+    this.#run = 0;
+    this.#asked = 0;
+  }
+
+  /** Blocks are asked about in ascending order, perhaps several times over. */
+  state(block: number): number {
+    const at = block * BLOCK_BYTES;
+    if (at < this.#asked) this.#run = 0;
+    this.#asked = at;
+    while (this.#run < this.#runCount && at >= this.#runs[2 * this.#run] + this.#runs[2 * this.#run + 1]) this.#run++;
+    if (this.#run === this.#runCount || at < this.#runs[2 * this.#run]) return PRESENT;
+    return this.operations !== undefined && this.operations.at(block * BLOCK_SECTORS) >= 0 ? HELD : ABSENT;
+  }
+
+  room(): number {
+    return Number.MAX_SAFE_INTEGER;
+  }
+
+  idle(): boolean {
+    return false;
+  }
+
+  pin(): void {}
+
+  unpin(): void {}
+
+  take(_block: number, count: number): number {
+    this.offset = 0;
+    return Math.min(count, SCRATCH_BYTES / BLOCK_BYTES);
+  }
+
+  locate(): number {
+    this.offset = 0;
+    return 0;
+  }
+
+  began(): void {}
+
+  ended(start: number, sectors: number, write: boolean, ok: boolean): void {
+    if (!write && ok) this.#mapping.markResident(start * SECTOR_BYTES, sectors * SECTOR_BYTES);
+  }
+
+  zero(): void {}
+}

@@ -1,0 +1,403 @@
+/**
+ * A file's standing mapping for page-cache mode, in segments, and what is known about which of its pages are in memory.
+ *
+ *   file       0 ................ 4 GiB - 64 MiB ................ 8 GiB - 128 MiB
+ *   segment 0  [===========================|room]
+ *   segment 1                     [===========================|room]
+ *                                  64 MiB shared by both: a window begins in one segment and never reaches past its end
+ *
+ *   segment    [ unit 0 | unit 1 | … ]      64 KiB each: until when its pages count as resident without asking
+ *
+ * A mapping per access never pays; a view of a standing one costs nanoseconds. A segment is made when it is first asked for and has room behind the end of
+ * the file, so that appending does not map anew. The pages behind the end are mapped, but never shown: touching one would be SIGBUS.
+ *
+ * Guarantees: `resident` is true only if every page of the range was in memory less than 100 ms ago, as far as the kernel says so truthfully; pages of a
+ * private mapping that JavaScript stored into are the file's again after a proof. A segment's buffer stays safe to touch for ever.
+ * Leaves to others: bringing pages in, and remembering which windows lay beyond a cut (a cell's word speaks for 2 MiB).
+ */
+import { performance } from 'node:perf_hooks';
+import { assertionError, systemError } from '../errors.js';
+import { type NativeSegment, native } from '../io/native.js';
+import { CAUSE_CLOSE, CAUSE_TRUNCATE, causeError, invalidate, revalidate } from './validity.js';
+
+/** A cell of the arena: what one word of the validity table speaks for. */
+export const CELL_BYTES = 2 * 1024 * 1024;
+/** The largest window, and how far segments overlap. */
+export const WINDOW_BYTES_MAX = 64 * 1024 * 1024;
+/** What one ArrayBuffer takes on Node 20. */
+export const SEGMENT_BYTES_MAX = 4 * 1024 ** 3;
+/** From the start of one segment to the start of the next. */
+export const SEGMENT_STRIDE = SEGMENT_BYTES_MAX - WINDOW_BYTES_MAX;
+
+const PAGE_BYTES = 4096;
+const UNIT_BYTES = 65536;
+const UNIT_SHIFT = 16;
+/** How long a proof is believed. Reclaim within that time is the stated exception. */
+const KNOWN_MS = 100;
+
+/**
+ * Bound once: monotonic, as cheap as Date.now (about 40 ns), and out of reach of fake timers, which would make every mark last for ever.
+ */
+const monotonicMs = performance.now.bind(performance);
+
+/** Room for mincore's answer over the largest window, rounded out to units. */
+const coreMap = new Uint8Array((WINDOW_BYTES_MAX + 2 * UNIT_BYTES) / PAGE_BYTES);
+
+const noMarks = new Float64Array(0);
+
+/** A stretch of a file in one ArrayBuffer. */
+export interface Segment {
+  /** Valid to touch for ever: the file's bytes, or zero pages once it was closed or cut. */
+  readonly buffer: ArrayBuffer;
+  /** File offset of the buffer's first byte, a multiple of 2 MiB. */
+  readonly start: number;
+  /** Bytes in the buffer. */
+  readonly length: number;
+  /** File offset behind the buffer's last byte. */
+  readonly end: number;
+  /** Cell of the buffer's first byte: the index of its word in the validity table. */
+  readonly firstCell: number;
+  /** Cells in the buffer. */
+  readonly cells: number;
+}
+
+class MappedSegment implements Segment {
+  readonly buffer: ArrayBuffer;
+  readonly start: number;
+  readonly length: number;
+  readonly end: number;
+  readonly firstCell: number;
+  readonly cells: number;
+  readonly native: NativeSegment;
+  /** For each unit the time until which it counts as resident; made with the first mark. */
+  until: Float64Array = noMarks;
+
+  constructor(mapped: NativeSegment, start: number, length: number) {
+    this.buffer = mapped.buffer;
+    this.start = start;
+    this.length = length;
+    this.end = start + length;
+    this.firstCell = mapped.firstCell;
+    this.cells = mapped.cells;
+    this.native = mapped;
+  }
+
+  /** Units first…last of this segment are resident. */
+  mark(first: number, last: number, now: number): void {
+    if (last < first) return;
+    if (this.until.length === 0) this.until = new Float64Array(this.length / UNIT_BYTES);
+    this.until.fill(now + KNOWN_MS, first, last + 1);
+  }
+}
+
+/** What a mapping is made of. */
+export interface FileMappingOptions {
+  /** Stays its owner's; must be open for as long as the mapping is. */
+  fd: number;
+  path: string;
+  /** Bytes in the file now. */
+  size: number;
+  /** MAP_SHARED: stores reach the file. Else they stay in this process, and vanish at the next proof. */
+  shared: boolean;
+  /** Does mincore tell this process the truth? It does to owners and to those who may write; to others everything is resident. */
+  trustMincore: boolean;
+}
+
+/** The standing mapping of one file. Offsets and lengths are bytes of the file; no range is longer than 64 MiB unless it says so. */
+export class FileMapping {
+  readonly #fd: number;
+  readonly #path: string;
+  readonly #shared: boolean;
+  readonly #trustMincore: boolean;
+  #size: number;
+  /** Up to where a cut put zero pages, from the page behind `#size`; 0 without one. */
+  #cutEnd = 0;
+  #closed = false;
+  readonly #segments: Array<MappedSegment | undefined> = [];
+  /** Those that a longer one took the place of; windows over them are still in use. Each is at most half as long as the next. */
+  readonly #replaced: MappedSegment[] = [];
+
+  constructor(options: FileMappingOptions) {
+    this.#fd = options.fd;
+    this.#path = options.path;
+    this.#size = options.size;
+    this.#shared = options.shared;
+    this.#trustMincore = options.trustMincore;
+  }
+
+  /** The end of the file, as this mapping was told. */
+  get size(): number {
+    return this.#size;
+  }
+
+  /**
+   * The segment that holds all of [offset, offset+length).
+   *
+   * @throws SectorwiseError ERR_SECTORWISE_CLOSED after `close`; the error of `mmap` where a segment cannot be made: ENOMEM, ENODEV (the file system maps nothing), EACCES.
+   */
+  at(offset: number, length: number): Segment {
+    return this.#at(offset, length);
+  }
+
+  /**
+   * Is every page of the range in memory, so that touching it waits for no device? Starts no I/O. A range longer than nothing must lie within the file.
+   */
+  resident(offset: number, length: number): boolean {
+    if (length === 0) return true;
+    const segment = this.#at(offset, length);
+    const { until } = segment;
+    const begin = offset - segment.start;
+    const last = (begin + length - 1) >>> UNIT_SHIFT;
+    let unit = begin >>> UNIT_SHIFT;
+    const now = monotonicMs();
+    if (until.length > 0) {
+      while (unit <= last && until[unit] > now) unit++;
+      if (unit > last) return true;
+    }
+    return this.#prove(segment, begin, begin + length, unit, last, now);
+  }
+
+  /**
+   * The runs of absent pages in a range of any length, as [offset, length] pairs in `into`, ascending, whole pages; answers with how many.
+   * Where mincore does not tell the truth everything from the first page that is not known to be there is one run. When `into` is full the last run reaches to the last absent page.
+   */
+  missing(offset: number, length: number, into: Float64Array): number {
+    const end = pagesUp(offset + length);
+    let runs = 0;
+    for (let position = pagesDown(offset); position < end; ) {
+      const segment = this.#cover(position, Math.min(WINDOW_BYTES_MAX, end - position));
+      const stop = Math.min(position + WINDOW_BYTES_MAX, end);
+      const begin = position - segment.start;
+      // Asked first even though mincore follows: it undoes stores into private pages, which mincore takes for resident.
+      const found = segment.native.scan(begin, stop - position);
+      if (found !== -1) runs = this.#absentRuns(segment, found < 0 ? begin : begin + found, stop - segment.start, into, runs);
+      position = stop;
+    }
+    return runs;
+  }
+
+  /** The range was just read: its units count as resident. A unit of which only a part was read does not, except at the end of the file. Any length. Segments not made yet learn nothing. */
+  markResident(offset: number, length: number): void {
+    const end = Math.min(offset + length, this.#size);
+    const whole = end === this.#size ? Math.ceil : Math.floor;
+    const now = monotonicMs();
+    for (const segment of this.#segments) {
+      if (segment === undefined || segment.end <= offset || segment.start >= end) continue;
+      const first = Math.ceil(Math.max(0, offset - segment.start) / UNIT_BYTES);
+      segment.mark(first, whole((Math.min(end, segment.end) - segment.start) / UNIT_BYTES) - 1, now);
+    }
+  }
+
+  /** Nothing in the range counts as resident any longer; the next question is put to the kernel. Any length. */
+  forget(offset: number, length: number): void {
+    const end = offset + length;
+    for (const segment of this.#segments) {
+      if (segment === undefined || segment.until.length === 0 || segment.end <= offset || segment.start >= end) continue;
+      const first = Math.max(0, Math.floor((offset - segment.start) / UNIT_BYTES));
+      segment.until.fill(0, first, Math.ceil((end - segment.start) / UNIT_BYTES));
+    }
+  }
+
+  /**
+   * The file ends at `size` now; a size below what is known is ignored, shrinking is `cut`. Bytes that an earlier cut took are mapped again.
+   *
+   * @throws as `regrow`.
+   */
+  grow(size: number): void {
+    if (size <= this.#size) return;
+    const from = this.#size;
+    // What was proved about the last unit was proved up to the old end.
+    this.forget(from, 1);
+    if (from < this.#cutEnd) this.regrow(from, size);
+    this.#size = size;
+  }
+
+  /**
+   * Before the file is made shorter: whole pages beyond `newSize` become zero pages, and cells wholly beyond it say CAUSE_TRUNCATE.
+   * If the file then stays as it was, `regrow(newSize, oldSize)` undoes it.
+   *
+   * @throws the error of `mmap`, ENOMEM; the cells are marked then, and it can be called again.
+   */
+  cut(oldSize: number, newSize: number): void {
+    const from = pagesUp(newSize);
+    const to = pagesUp(Math.max(oldSize, newSize, this.#size));
+    this.forget(newSize, to - newSize);
+    this.#size = newSize;
+    this.#cutEnd = Math.max(this.#cutEnd, to);
+    for (const segment of this.#all()) {
+      const begin = Math.max(0, from - segment.start);
+      const end = Math.min(segment.length, to - segment.start);
+      if (begin >= end) continue;
+      const firstCell = Math.ceil(Math.max(0, newSize - segment.start) / CELL_BYTES);
+      const cells = Math.ceil(end / CELL_BYTES) - firstCell;
+      // Before the bytes change: who reads zeros and asks then, learns why.
+      invalidate(segment.firstCell + firstCell, cells, CAUSE_TRUNCATE);
+      const result = segment.native.repoint(begin, end - begin);
+      if (result < 0) throw systemError(result, 'mmap', { path: this.#path, offset: segment.start + begin, length: end - begin });
+    }
+  }
+
+  /**
+   * After the file became longer again: the pages between the two ends are the file's, and their cells are valid unless something else befell them.
+   *
+   * @throws the error of `mmap`, ENOMEM; the pages stay zero pages and their cells invalid then, and it can be called again.
+   */
+  regrow(fromSize: number, toSize: number): void {
+    const from = pagesUp(fromSize);
+    const to = Math.min(pagesUp(toSize), this.#cutEnd);
+    this.forget(fromSize, Math.max(0, toSize - fromSize));
+    for (const segment of this.#all()) {
+      const begin = Math.max(0, from - segment.start);
+      const end = Math.min(segment.length, to - segment.start);
+      if (begin >= end) continue;
+      const result = segment.native.restore(begin, end - begin, this.#fd);
+      if (result < 0) throw systemError(result, 'mmap', { path: this.#path, offset: segment.start + begin, length: end - begin });
+      const firstCell = Math.floor(begin / CELL_BYTES);
+      revalidate(segment.firstCell + firstCell, Math.ceil(end / CELL_BYTES) - firstCell, CAUSE_TRUNCATE);
+    }
+    if (toSize >= this.#cutEnd) this.#cutEnd = 0;
+    this.#size = Math.max(this.#size, toSize);
+  }
+
+  /**
+   * Takes the pages of a range of whole cells out of the page table, so that the kernel may drop them: the next touch asks for each anew. Any length.
+   *
+   * @throws the error of `mmap`.
+   */
+  unmap(offset: number, length: number): void {
+    this.forget(offset, length);
+    for (const segment of this.#all()) {
+      const begin = Math.max(0, pagesDown(offset) - segment.start);
+      const end = Math.min(segment.length, pagesUp(offset + length) - segment.start);
+      if (begin >= end) continue;
+      const result = segment.native.restore(begin, end - begin, this.#fd);
+      if (result < 0) throw systemError(result, 'mmap', { path: this.#path, offset: segment.start + begin, length: end - begin });
+    }
+  }
+
+  /** Views of every segment read zeros from here on, and their cells say CAUSE_CLOSE. The descriptor stays open. */
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    for (const segment of this.#all()) {
+      invalidate(segment.firstCell, segment.cells, CAUSE_CLOSE);
+      segment.native.close();
+    }
+    this.#segments.length = 0;
+    this.#replaced.length = 0;
+  }
+
+  #at(offset: number, length: number): MappedSegment {
+    const end = offset + length;
+    if (end > this.#size) this.grow(end);
+    return this.#cover(offset, length);
+  }
+
+  #cover(offset: number, length: number): MappedSegment {
+    const index = Math.floor(offset / SEGMENT_STRIDE);
+    const segment = this.#segments[index];
+    if (segment !== undefined && offset + length <= segment.end) return segment;
+    return this.#map(index, offset + length);
+  }
+
+  #map(index: number, end: number): MappedSegment {
+    if (this.#closed) throw causeError(CAUSE_CLOSE, { path: this.#path });
+    const start = index * SEGMENT_STRIDE;
+    if (end - start > SEGMENT_BYTES_MAX) throw assertionError(`a range up to ${end} does not fit the segment at ${start}`);
+    const before = this.#segments[index];
+    const wanted = Math.max(this.#size, end) - start + WINDOW_BYTES_MAX;
+    const length = Math.min(SEGMENT_BYTES_MAX, Math.ceil(Math.max(wanted, before === undefined ? 0 : 2 * before.length) / CELL_BYTES) * CELL_BYTES);
+    const mapped = native().mapSegment(this.#fd, start, length, this.#shared);
+    if (typeof mapped === 'number') throw systemError(mapped, 'mmap', { path: this.#path, offset: start, length });
+    const segment = new MappedSegment(mapped, start, length);
+    if (before !== undefined) this.#replaced.push(before);
+    this.#segments[index] = segment;
+    return segment;
+  }
+
+  *#all(): Generator<MappedSegment> {
+    for (const segment of this.#segments) if (segment !== undefined) yield segment;
+    yield* this.#replaced;
+  }
+
+  /**
+   * Asks the kernel about [begin, end) of a segment, of which the units before `unit` are known. The question is put for whole units, so that one answer
+   * serves the neighbours too; a page that is missing outside the range only costs the mark.
+   */
+  #prove(segment: MappedSegment, begin: number, end: number, unit: number, last: number, now: number): boolean {
+    const whole = Math.min((last + 1) * UNIT_BYTES, Math.min(segment.length, pagesUp(this.#size - segment.start)));
+    const first = Math.max(pagesDown(begin), unit * UNIT_BYTES);
+    const behind = pagesUp(end);
+    const asked = unit * UNIT_BYTES;
+    let found = segment.native.scan(asked, whole - asked);
+    let proved = unit;
+    if (found >= 0 && asked + found < first) {
+      // Missing before the range: the unit that both lie in stays unproved.
+      found = segment.native.scan(first, whole - first);
+      if (found >= 0) found += first - asked;
+      proved = unit + 1;
+    }
+    if (found === -1 || (found >= 0 && asked + found >= behind)) {
+      segment.mark(proved, found === -1 ? last : ((asked + found) >>> UNIT_SHIFT) - 1, now);
+      return true;
+    }
+    // Not in the page table, but perhaps in the page cache: then touching costs a minor fault, and no device.
+    return this.#trustMincore && this.#proveByMincore(segment, asked, whole, first, behind, now);
+  }
+
+  /** As `#prove`, for [asked, whole) of a segment, whole units; the range is [first, behind). */
+  #proveByMincore(segment: MappedSegment, asked: number, whole: number, first: number, behind: number, now: number): boolean {
+    if (segment.native.mincore(asked, whole - asked, coreMap) < 0) return false;
+    for (let page = (first - asked) / PAGE_BYTES; page < (behind - asked) / PAGE_BYTES; page++) {
+      if ((coreMap[page] & 1) === 0) return false;
+    }
+    // Only the first and the last unit can have pages outside the range.
+    const firstUnit = asked >>> UNIT_SHIFT;
+    const lastUnit = (whole - 1) >>> UNIT_SHIFT;
+    const proved = inCore(0, (first - asked) / PAGE_BYTES) ? firstUnit : firstUnit + 1;
+    segment.mark(proved, inCore((behind - asked) / PAGE_BYTES, (whole - asked) / PAGE_BYTES) ? lastUnit : lastUnit - 1, now);
+    return true;
+  }
+
+  /** Appends what is absent of [begin, end) of a segment to the first `runs` runs of `into`. */
+  #absentRuns(segment: MappedSegment, begin: number, end: number, into: Float64Array, runs: number): number {
+    if (!this.#trustMincore || segment.native.mincore(begin, end - begin, coreMap) < 0) return appendRun(into, runs, segment.start + begin, end - begin);
+    const pages = (end - begin) / PAGE_BYTES;
+    let count = runs;
+    for (let page = 0; page < pages; ) {
+      if ((coreMap[page] & 1) !== 0) {
+        page++;
+        continue;
+      }
+      const from = page;
+      while (page < pages && (coreMap[page] & 1) === 0) page++;
+      count = appendRun(into, count, segment.start + begin + from * PAGE_BYTES, (page - from) * PAGE_BYTES);
+    }
+    return count;
+  }
+}
+
+function appendRun(into: Float64Array, runs: number, offset: number, length: number): number {
+  const previous = 2 * (runs - 1);
+  const full = 2 * runs + 1 >= into.length;
+  if (runs > 0 && (full || into[previous] + into[previous + 1] === offset)) {
+    into[previous + 1] = offset + length - into[previous];
+    return runs;
+  }
+  into[2 * runs] = offset;
+  into[2 * runs + 1] = length;
+  return runs + 1;
+}
+
+function inCore(fromPage: number, toPage: number): boolean {
+  for (let page = fromPage; page < toPage; page++) if ((coreMap[page] & 1) === 0) return false;
+  return true;
+}
+
+function pagesDown(offset: number): number {
+  return offset - (offset % PAGE_BYTES);
+}
+
+function pagesUp(offset: number): number {
+  return Math.ceil(offset / PAGE_BYTES) * PAGE_BYTES;
+}

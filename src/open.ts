@@ -1,0 +1,381 @@
+/**
+ * Opening: from a path to an `OpenFile` with its engine, memory and request manager.
+ *
+ * The steps are written once, as a generator of system calls; `open` runs each asynchronously, `openSync` blocking.
+ *
+ * Guarantees: arguments are checked before the first system call; whatever fails, descriptor, ring, slabs, words and claims are given
+ * back, and a file that was created and could not be filled is removed.
+ * Leaves to others: everything after (`file.ts`).
+ */
+import * as fs from 'node:fs';
+import { dirname } from 'node:path';
+import { directFile, type FileBase } from './direct-file.js';
+import { abortError, SectorwiseError, systemError } from './errors.js';
+import { type BlockFile, OpenFile } from './file.js';
+import { type ExtentOrder, readExtentOrder, readExtents } from './geometry/extents.js';
+import { type GeometryFacts, readGeometry } from './geometry/geometry.js';
+import type { Feature } from './io/engine.js';
+import { native } from './io/native.js';
+import { openNativeEngine } from './io/native-engine.js';
+import { Ring } from './io/ring.js';
+import { BLOCK_BYTES } from './memory/block-store.js';
+import { SCRATCH_BYTES } from './memory/fill-store.js';
+import { createSlab } from './memory/slab.js';
+import { claimWord, freeWord, validity } from './memory/validity.js';
+import { type CheckedOptions, checkOpenOptions, checkPath, type OpenOptions } from './options.js';
+import { MutationQueue } from './requests/mutation-queue.js';
+import { RequestManager, type RequestSource } from './requests/request-manager.js';
+import { Ground } from './windows/ground.js';
+import { MappedAccess } from './windows/mapped-access.js';
+
+/** Gap that is read over where a seek is a movement, and where it is not. */
+const GAP_BYTES_ROTATING = 128 * 1024;
+const GAP_BYTES = 16 * 1024;
+/** Extents beyond which their order is not looked up for submissions: the file's own order is good enough for a shredded file. */
+const ORDERED_RUNS_MAX = 65536;
+
+/** A system call in its two forms. */
+interface Call<T> {
+  now(): T;
+  later(): Promise<T>;
+}
+
+type Steps<T> = Generator<Call<unknown>, T, unknown>;
+
+/**
+ * Opens a regular file or a block device.
+ *
+ * @param path what to open; it must exist unless `options.create`.
+ * @returns the file; belongs to the calling thread, and is to be closed by `close` or `await using`.
+ * @throws (rejects) the system error of the open in Node's form: ENOENT, EACCES, EISDIR, EAGAIN for a lock that is taken, ENOSPC and others; ERR_INVALID_ARG_TYPE,
+ * ERR_INVALID_ARG_VALUE and ERR_OUT_OF_RANGE for options; ERR_SECTORWISE_FILE_TYPE for what is neither file nor block device; ERR_SECTORWISE_NO_DIRECT where the file system has
+ * no O_DIRECT; ERR_SECTORWISE_READ_ONLY_DEVICE; ERR_SECTORWISE_ALREADY_OPEN for a second read-write direct open of one file in a process; ERR_SECTORWISE_ENGINE for a
+ * forced engine that is not to be had; ERR_SECTORWISE_PAGE_SIZE on a machine whose pages are not 4096 bytes; ERR_SECTORWISE_NATIVE where the addon cannot be loaded;
+ * ERR_SECTORWISE_UNSUPPORTED for an option that this release refuses; an AbortError.
+ */
+export async function open(path: string | URL, options?: OpenOptions): Promise<BlockFile> {
+  const steps = openSteps(checkPath(path), checkOptions(options));
+  let step = steps.next();
+  while (!step.done) {
+    let value: unknown;
+    try {
+      value = await step.value.later();
+    } catch (error) {
+      step = steps.throw(error);
+      continue;
+    }
+    step = steps.next(value);
+  }
+  return step.value;
+}
+
+/** The same, blocking, for engines that are synchronous by nature. Throws what `open` rejects with. */
+export function openSync(path: string | URL, options?: Omit<OpenOptions, 'signal'>): BlockFile {
+  const steps = openSteps(checkPath(path), checkOptions(options));
+  let step = steps.next();
+  while (!step.done) {
+    let value: unknown;
+    try {
+      value = step.value.now();
+    } catch (error) {
+      step = steps.throw(error);
+      continue;
+    }
+    step = steps.next(value);
+  }
+  return step.value;
+}
+
+function checkOptions(options: OpenOptions | undefined): CheckedOptions {
+  const checked = checkOpenOptions(options);
+  if (options?.verifyWrites) {
+    throw new SectorwiseError('ERR_SECTORWISE_UNSUPPORTED', 'verifyWrites is not in this release; leave it out, and compare what you read back yourself.');
+  }
+  if (process.platform !== 'linux') {
+    throw new SectorwiseError('ERR_SECTORWISE_UNSUPPORTED', `sectorwise works on Linux; this is ${process.platform}. Use node:fs here.`);
+  }
+  return checked;
+}
+
+function* openSteps(path: string, options: CheckedOptions): Steps<BlockFile> {
+  if (native().pageSize() !== BLOCK_BYTES && options.caching === 'page-cache') {
+    throw new SectorwiseError(
+      'ERR_SECTORWISE_PAGE_SIZE',
+      `Windows of the page cache need pages of 4096 bytes, and here they have ${native().pageSize()}; open the file with { caching: 'direct' }.`,
+      { path },
+    );
+  }
+  throwIfAborted(options.signal);
+  const { fd, created } = yield* openDescriptor(path, options);
+  // What `close` gives back, and what only a failed opening undoes; both from the last to the first.
+  const held: Release[] = [() => fs.closeSync(fd)];
+  const undo: Release[] = created ? [() => fs.unlinkSync(path)] : [];
+  try {
+    if (created) yield* fillCreated(path, fd, options.size ?? 0);
+    throwIfAborted(options.signal);
+    return assemble(path, fd, options, held, undo);
+  } catch (error) {
+    for (const step of undo.reverse()) step();
+    for (const step of held.reverse()) step();
+    throw error;
+  }
+}
+
+type Release = () => void;
+
+function throwIfAborted(signal: AbortSignal | undefined): void {
+  if (signal?.aborted) throw abortError(signal);
+}
+
+/** Opens what is there, or creates it. A pipe or a character device is refused before it is opened: opening alone may block or do something. */
+function* openDescriptor(path: string, options: CheckedOptions): Steps<{ fd: number; created: boolean }> {
+  const { O_RDONLY, O_RDWR, O_CREAT, O_EXCL, O_DIRECT } = fs.constants;
+  const flags = (options.access === 'read' ? O_RDONLY : O_RDWR) | (options.caching === 'direct' ? O_DIRECT : 0);
+  for (;;) {
+    let stat: fs.Stats | undefined;
+    try {
+      stat = yield* call(
+        () => fs.statSync(path),
+        () => fs.promises.stat(path),
+      );
+    } catch (error) {
+      if (!options.create || (error as NodeJS.ErrnoException).code !== 'ENOENT') throw renamed(error, 'open', path);
+    }
+    if (stat !== undefined) checkType(stat, path);
+    try {
+      const create = stat === undefined;
+      const fd = yield* call(
+        () => fs.openSync(path, create ? flags | O_CREAT | O_EXCL : flags, 0o666),
+        () => openDescriptorLater(path, create ? flags | O_CREAT | O_EXCL : flags),
+      );
+      return { fd, created: create };
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      // Somebody else created it in between, or removed it: look again.
+      if (stat === undefined && code === 'EEXIST') continue;
+      if (stat !== undefined && options.create && code === 'ENOENT') continue;
+      if (code === 'EINVAL' && options.caching === 'direct') {
+        throw new SectorwiseError('ERR_SECTORWISE_NO_DIRECT', "The file system refuses O_DIRECT; open the file with { caching: 'page-cache' }.", {
+          path,
+          cause: error,
+        });
+      }
+      throw error;
+    }
+  }
+}
+
+function checkType(stat: fs.Stats, path: string): void {
+  if (stat.isFile() || stat.isBlockDevice()) return;
+  if (stat.isDirectory()) throw systemError(EISDIR, 'open', { path });
+  const kind = stat.isFIFO() ? 'a pipe' : stat.isSocket() ? 'a socket' : 'a character device';
+  throw new SectorwiseError('ERR_SECTORWISE_FILE_TYPE', `This is ${kind}; open a regular file or a block device.`, { path });
+}
+
+/** Node's own message, as if the call had been `syscall`. */
+function renamed(error: unknown, syscall: string, path: string): unknown {
+  const { errno } = error as NodeJS.ErrnoException;
+  return errno === undefined ? error : systemError(errno, syscall, { path });
+}
+
+function openDescriptorLater(path: string, flags: number): Promise<number> {
+  return new Promise((resolve, reject) => {
+    fs.open(path, flags, 0o666, (error, fd) => {
+      if (error === null) resolve(fd);
+      else reject(error);
+    });
+  });
+}
+
+/** Allocates a new file and makes its directory entry durable. */
+function* fillCreated(path: string, fd: number, size: number): Steps<void> {
+  if (size > 0) {
+    const result = yield* call(
+      () => native().fallocate(fd, 0, size),
+      () => native().allocateAsync(fd, 0, size),
+    );
+    if (result < 0) throw systemError(result, 'fallocate', { path, offset: 0, length: size });
+  }
+  yield* call(
+    () => fs.fsyncSync(fd),
+    () => settled((done) => fs.fsync(fd, done)),
+  );
+  const folder = yield* call(
+    () => fs.openSync(dirname(path), fs.constants.O_RDONLY),
+    () => openDescriptorLater(dirname(path), fs.constants.O_RDONLY),
+  );
+  try {
+    yield* call(
+      () => fs.fsyncSync(folder),
+      () => settled((done) => fs.fsync(folder, done)),
+    );
+  } finally {
+    fs.closeSync(folder);
+  }
+}
+
+function settled(start: (done: (error: Error | null) => void) => void): Promise<void> {
+  return new Promise((resolve, reject) => {
+    start((error) => {
+      if (error === null) resolve();
+      else reject(error);
+    });
+  });
+}
+
+function* call<T>(now: () => T, later: () => Promise<T>): Generator<Call<T>, T, unknown> {
+  return (yield { now, later }) as T;
+}
+
+function assemble(path: string, fd: number, options: CheckedOptions, held: Release[], undo: Release[]): BlockFile {
+  const direct = options.caching === 'direct';
+  const writable = options.access === 'read-write';
+  const facts = placed(path, () => readGeometry(fd, { direct }));
+  if (direct) checkDirect(path, facts);
+  if (writable && facts.readOnlyDevice) {
+    throw new SectorwiseError(
+      'ERR_SECTORWISE_READ_ONLY_DEVICE',
+      "The device is write-protected; open it with { access: 'read' }, or remove the protection (blockdev --setrw).",
+      { path },
+    );
+  }
+  if (options.lock !== undefined) {
+    const result = native().lock(fd, options.lock === 'exclusive');
+    if (result < 0) throw systemError(result, 'flock', { path });
+  }
+  if (direct && writable) {
+    if (!native().claimInode(facts.inodeKey)) {
+      throw new SectorwiseError(
+        'ERR_SECTORWISE_ALREADY_OPEN',
+        "The file is open for direct reading and writing in this process already, and two caches would not see each other; share that BlockFile, or open this one with { access: 'read' }.",
+        { path },
+      );
+    }
+    held.push(() => native().freeInode(facts.inodeKey));
+  }
+  const depth = direct ? Math.max(1, Math.min(options.queueDepth, facts.queueRequests ?? options.queueDepth)) : options.queueDepth;
+  const engine = openNativeEngine({ engine: options.engine, depth });
+  undo.push(() => engine.close());
+  const word = claimWord();
+  held.push(() => freeWord(word));
+  const sizeNow = (): number => (facts.isDevice ? native().probe(fd).deviceSize : fs.fstatSync(fd).size);
+  const base: FileBase = {
+    path,
+    writable,
+    geometry: facts.geometry,
+    engine,
+    file: placed(path, () => engine.addFile(fd)),
+    ground: new Ground(path, facts.size, validity().words, word),
+    sizeNow,
+    aheadBytes: options.readAheadMax,
+    extents: (offset, length) => readExtents(fd, facts, offset, length),
+    dispose: () => {
+      for (const step of held.reverse()) step();
+    },
+  };
+  if (!direct) return mappedFile(base, fd, facts);
+  const gapLimit = options.gapLimit ?? (facts.geometry.rotational ? GAP_BYTES_ROTATING : GAP_BYTES);
+  const file = directFile({
+    ...base,
+    features: facts.features,
+    cacheSize: options.cacheSize,
+    makeSlab: createSlab,
+    transfer: facts.transfer,
+    mergeLimit: options.mergeLimit,
+    gapLimit,
+  });
+  if (facts.geometry.rotational && !facts.isDevice) orderByPlace(file.manager, fd, facts);
+  return file.file;
+}
+
+function checkDirect(path: string, facts: GeometryFacts): void {
+  const { memory, read, write } = facts.transfer;
+  const most = Math.max(memory, read, write);
+  if (most <= BLOCK_BYTES) return;
+  throw new SectorwiseError(
+    'ERR_SECTORWISE_NO_DIRECT',
+    `Direct I/O needs alignments of ${most} bytes here, and frames have ${BLOCK_BYTES}; open the file with { caching: 'page-cache' }.`,
+    {
+      path,
+    },
+  );
+}
+
+function mappedFile(base: FileBase, fd: number, facts: GeometryFacts): BlockFile {
+  const { ground, engine, path } = base;
+  const mutations = new MutationQueue();
+  let file: OpenFile | undefined;
+  const access = new MappedAccess({
+    fd,
+    ground,
+    engine,
+    kind: base.geometry.kind,
+    trustMincore: facts.trustMincore,
+    onInvalidate: (from, length) => file?.invalidated('truncate', from, length),
+  });
+  const source: RequestSource = {
+    path,
+    get committedSize() {
+      return ground.committed;
+    },
+    sizeNow: base.sizeNow,
+    pressure: () => false,
+    cacheFull: () => access.cacheFull(),
+  };
+  const manager = new RequestManager(new Ring(engine), access.fillStore, source, base.file, {
+    transferLimit: SCRATCH_BYTES,
+    mergeLimit: SCRATCH_BYTES,
+    // The pages of a gap would be read for nobody.
+    gapLimit: 0,
+    alignment: BLOCK_BYTES,
+    asyncReads: true,
+  });
+  access.attach(manager);
+  file = new OpenFile({
+    ...base,
+    caching: 'page-cache',
+    features: [...facts.features, pagemapFeature()],
+    manager,
+    mutations,
+    access,
+    capacity: Number.MAX_SAFE_INTEGER,
+  });
+  return file;
+}
+
+function pagemapFeature(): Feature {
+  const result = native().pagemapScan();
+  return {
+    name: 'PAGEMAP_SCAN',
+    used: result === 0,
+    reason:
+      result === 0
+        ? 'residency is proved from the page table'
+        : `refused with ${systemError(result, 'ioctl').code} (it came with Linux 6.7); residency is asked of mincore where that tells the truth, else every window is read in`,
+  };
+}
+
+/** Submissions of one turn go out in the order of their places on a disk that has to move for them. Until the extents are known, and where they cannot be, the file's own order holds. */
+function orderByPlace(manager: RequestManager, fd: number, facts: GeometryFacts): void {
+  readExtentOrder(fd, facts).then(
+    (order: ExtentOrder) => {
+      if (order.runs > 1 && order.runs <= ORDERED_RUNS_MAX) manager.placeOf = (sector) => order.place(sector);
+    },
+    // An order is a convenience; the reads themselves say what is wrong with the device.
+    () => undefined,
+  );
+}
+
+/** Errors of parts that do not know the path. */
+function placed<T>(path: string, run: () => T): T {
+  try {
+    return run();
+  } catch (error) {
+    if (error instanceof SectorwiseError && error.path === undefined) throw new SectorwiseError(error.code, error.message, { path, cause: error.cause });
+    const { errno, syscall, path: known } = error as NodeJS.ErrnoException;
+    if (errno !== undefined && syscall !== undefined && known === undefined) throw systemError(errno, syscall, { path });
+    throw error;
+  }
+}
+
+const EISDIR = -21;

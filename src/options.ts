@@ -1,0 +1,245 @@
+/**
+ * What `open` takes, and what it means: checked before any system call.
+ *
+ * Guarantees: a misspelled name is an error that offers the right one; every value is in range, with its default filled in.
+ */
+
+import { fileURLToPath } from 'node:url';
+import { isUint8Array } from 'node:util/types';
+import { invalidType, invalidValue, outOfRange } from './errors.js';
+import type { EngineName } from './io/engine.js';
+import { WINDOW_BYTES_MAX } from './memory/mapping.js';
+
+export type { EngineName } from './io/engine.js';
+
+/** How a file's bytes come to memory: through the kernel's page cache, or by direct I/O into the file's own frames. */
+export type Caching = 'page-cache' | 'direct';
+
+/** Options of `open` and `openSync`. Sizes in bytes. A name that is not listed here throws ERR_INVALID_ARG_VALUE. */
+export interface OpenOptions {
+  /** Default 'read'. */
+  access?: 'read' | 'read-write';
+  /** Create the file if it is missing (needs 'read-write'); its directory entry is durable once `open` resolves. Default false. */
+  create?: boolean;
+  /** With `create`: the bytes to allocate for a file that was missing (not a sparse hole). */
+  size?: number;
+  /**
+   * 'page-cache' (default): windows are mappings of the kernel's page cache.
+   * 'direct': O_DIRECT; windows are views of this file's own frames, filled by device DMA.
+   */
+  caching?: Caching;
+  /** direct: bytes of frames, rounded up to 4096. Default 64 MiB; at least 64 KiB. */
+  cacheSize?: number;
+  /** Device operations in flight at most, 1 to 4096. Default 128, lowered to what the device's queue takes. */
+  queueDepth?: number;
+  /** Default 'auto': io_uring where a probe of it works, else threads. The environment variable SECTORWISE_ENGINE overrides it. */
+  engine?: 'auto' | EngineName;
+  /** Sequential read-ahead. Default `{ initial: 128 KiB, max: 8 MiB }`. Today `max` is how far `windows()` reads ahead. */
+  readAhead?: false | { initial?: number; max?: number };
+  /** direct: neighbouring reads of one turn become one operation up to `mergeLimit` (default 1 MiB), reading over gaps up to `gapLimit` (default 16 KiB, on rotating disks 128 KiB). */
+  coalesce?: { mergeLimit?: number; gapLimit?: number };
+  /** Refused in this release (ERR_SECTORWISE_UNSUPPORTED): reading written ranges back. */
+  verifyWrites?: boolean;
+  /** Advisory lock (flock) on the whole file until close; taken or refused at once (EAGAIN). Default none. */
+  lock?: 'shared' | 'exclusive';
+  /** Milliseconds after which an area that no window used is given back. Default 5000. Accepted today, without effect. */
+  idleMs?: number;
+  /** Aborts the opening. */
+  signal?: AbortSignal;
+}
+
+/** Options of `window` and `tryWindow`. */
+export interface WindowOptions {
+  /** Needs access 'read-write'. Default false: stores into the window stay private, may vanish, and never reach the file. */
+  writable?: boolean;
+  /** `window` only: aborting rejects at once with an AbortError. */
+  signal?: AbortSignal;
+}
+
+export interface CheckedOptions {
+  access: 'read' | 'read-write';
+  create: boolean;
+  size: number | undefined;
+  caching: Caching;
+  cacheSize: number;
+  queueDepth: number;
+  engine: 'auto' | EngineName;
+  readAheadMax: number;
+  mergeLimit: number;
+  gapLimit: number | undefined;
+  lock: 'shared' | 'exclusive' | undefined;
+  signal: AbortSignal | undefined;
+}
+
+/** Bytes of frames unless `cacheSize` says otherwise. */
+const CACHE_BYTES = 64 * 1024 * 1024;
+/** Sixteen blocks: enough for one operation of each kind at once. */
+const CACHE_BYTES_MIN = 64 * 1024;
+const QUEUE_DEPTH = 128;
+const QUEUE_DEPTH_MAX = 4096;
+const READ_AHEAD_INITIAL = 128 * 1024;
+const READ_AHEAD_MAX = 8 * 1024 * 1024;
+const MERGE_BYTES = 1024 * 1024;
+
+const OPEN_NAMES = [
+  'access',
+  'create',
+  'size',
+  'caching',
+  'cacheSize',
+  'queueDepth',
+  'engine',
+  'readAhead',
+  'coalesce',
+  'verifyWrites',
+  'lock',
+  'idleMs',
+  'signal',
+];
+
+export function checkOpenOptions(options: OpenOptions | undefined): CheckedOptions {
+  const given = checkNames('options', options, OPEN_NAMES) as OpenOptions;
+  const access = oneOf('options.access', given.access, ['read', 'read-write'] as const) ?? 'read';
+  const create = boolean('options.create', given.create);
+  if (create && access !== 'read-write') throw invalidValue('options.create', "needs options.access 'read-write'", create);
+  const size = given.size === undefined ? undefined : integer('options.size', given.size, 0, Number.MAX_SAFE_INTEGER);
+  if (size !== undefined && !create) throw invalidValue('options.size', 'needs options.create; use resize() or allocate() on a file that exists', size);
+  const caching = oneOf('options.caching', given.caching, ['page-cache', 'direct'] as const) ?? 'page-cache';
+  const cacheSize = given.cacheSize === undefined ? CACHE_BYTES : integer('options.cacheSize', given.cacheSize, CACHE_BYTES_MIN, 2 ** 42);
+  const queueDepth = given.queueDepth === undefined ? QUEUE_DEPTH : integer('options.queueDepth', given.queueDepth, 1, QUEUE_DEPTH_MAX);
+  const engine = oneOf('options.engine', given.engine, ['auto', 'io_uring', 'threads'] as const) ?? 'auto';
+  const coalesce = checkNames('options.coalesce', given.coalesce, ['mergeLimit', 'gapLimit']) as NonNullable<OpenOptions['coalesce']>;
+  boolean('options.verifyWrites', given.verifyWrites);
+  if (given.idleMs !== undefined) integer('options.idleMs', given.idleMs, 1, 2 ** 31 - 1);
+  return {
+    access,
+    create,
+    size,
+    caching,
+    cacheSize,
+    queueDepth,
+    engine,
+    readAheadMax: readAheadMax(given.readAhead),
+    mergeLimit: coalesce.mergeLimit === undefined ? MERGE_BYTES : integer('options.coalesce.mergeLimit', coalesce.mergeLimit, 4096, 2 ** 30),
+    gapLimit: coalesce.gapLimit === undefined ? undefined : integer('options.coalesce.gapLimit', coalesce.gapLimit, 0, 2 ** 30),
+    lock: oneOf('options.lock', given.lock, ['shared', 'exclusive'] as const),
+    signal: checkSignal('options.signal', given.signal),
+  };
+}
+
+function readAheadMax(value: OpenOptions['readAhead']): number {
+  if (value === false) return 0;
+  const { initial, max } = checkNames('options.readAhead', value, ['initial', 'max']) as { initial?: number; max?: number };
+  const most = max === undefined ? READ_AHEAD_MAX : integer('options.readAhead.max', max, 0, 2 ** 30);
+  if (initial !== undefined) integer('options.readAhead.initial', initial, 0, 2 ** 30);
+  const least = initial ?? Math.min(READ_AHEAD_INITIAL, most);
+  if (least > most) throw outOfRange('options.readAhead.initial', `<= options.readAhead.max (${most})`, least);
+  return most;
+}
+
+export function checkWindowOptions(options: WindowOptions | undefined): WindowOptions {
+  if (options === undefined) return noOptions;
+  const given = checkNames('options', options, ['writable', 'signal']) as WindowOptions;
+  boolean('options.writable', given.writable);
+  checkSignal('options.signal', given.signal);
+  return given;
+}
+
+export function checkSignalOption(options: { signal?: AbortSignal } | undefined): AbortSignal | undefined {
+  if (options === undefined) return undefined;
+  return checkSignal('options.signal', (checkNames('options', options, ['signal']) as { signal?: AbortSignal }).signal);
+}
+
+const noOptions: WindowOptions = {};
+
+/** An offset or length: a safe integer ≥ 0, or a bigint in that range. */
+export function checkBytes(name: string, value: unknown): number {
+  if (typeof value === 'number') {
+    if (!Number.isSafeInteger(value) || value < 0) throw outOfRange(name, 'an integer >= 0 && <= 9007199254740991', value);
+    return value;
+  }
+  if (typeof value === 'bigint') {
+    if (value < 0n || value > 9007199254740991n) throw outOfRange(name, 'an integer >= 0 && <= 9007199254740991', value);
+    return Number(value);
+  }
+  throw invalidType(name, 'of type number or bigint', value);
+}
+
+/** A range whose end is a safe integer too. */
+export function checkEnd(offset: number, length: number): void {
+  if (offset + length > Number.MAX_SAFE_INTEGER) throw outOfRange('length', `such that offset + length <= 9007199254740991 (offset is ${offset})`, length);
+}
+
+export function checkWindowLength(length: number): void {
+  if (length > WINDOW_BYTES_MAX) throw outOfRange('length', `<= ${WINDOW_BYTES_MAX} for a window; use windows() or several`, length);
+}
+
+export function checkBytesArray(name: string, value: unknown): Uint8Array {
+  if (!isUint8Array(value)) throw invalidType(name, 'an instance of Uint8Array or Buffer', value);
+  return value;
+}
+
+export function checkPath(path: unknown): string {
+  if (path instanceof URL) return fileURLToPath(path);
+  if (typeof path !== 'string') throw invalidType('path', 'of type string or an instance of URL', path);
+  if (path.length === 0 || path.includes('\0')) throw invalidValue('path', 'must be a non-empty string without null bytes', path);
+  return path;
+}
+
+export function checkFunction(name: string, value: unknown): void {
+  if (typeof value !== 'function') throw invalidType(name, 'of type function', value);
+}
+
+/** An object without unknown names. */
+export function checkNames(name: string, value: unknown, known: readonly string[]): object {
+  if (value === undefined) return {};
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw invalidType(name, 'of type object', value);
+  for (const given of Object.keys(value)) {
+    if (known.includes(given)) continue;
+    const meant = known.map((option) => ({ option, distance: editDistance(given, option) })).sort((a, b) => a.distance - b.distance)[0];
+    const hint = meant.distance <= Math.max(2, given.length / 3) ? `did you mean '${meant.option}'?` : `known are ${known.join(', ')}`;
+    throw invalidValue(`${name}.${given}`, `is not known; ${hint}`, (value as Record<string, unknown>)[given]);
+  }
+  return value;
+}
+
+/** Letters to change, add, drop or swap with their neighbour. */
+function editDistance(from: string, to: string): number {
+  let before: number[] = [];
+  let row = Array.from({ length: to.length + 1 }, (_, i) => i);
+  for (let i = 1; i <= from.length; i++) {
+    const next = [i];
+    for (let j = 1; j <= to.length; j++) {
+      const same = from[i - 1].toLowerCase() === to[j - 1].toLowerCase() ? 0 : 1;
+      next[j] = Math.min(next[j - 1] + 1, row[j] + 1, row[j - 1] + same);
+      if (i > 1 && j > 1 && from[i - 1] === to[j - 2] && from[i - 2] === to[j - 1]) next[j] = Math.min(next[j], before[j - 2] + 1);
+    }
+    before = row;
+    row = next;
+  }
+  return row[to.length];
+}
+
+function integer(name: string, value: unknown, least: number, most: number): number {
+  if (typeof value !== 'number') throw invalidType(name, 'of type number', value);
+  if (!Number.isInteger(value) || value < least || value > most) throw outOfRange(name, `an integer >= ${least} && <= ${most}`, value);
+  return value;
+}
+
+function boolean(name: string, value: unknown): boolean {
+  if (value === undefined) return false;
+  if (typeof value !== 'boolean') throw invalidType(name, 'of type boolean', value);
+  return value;
+}
+
+function oneOf<T extends string>(name: string, value: unknown, known: readonly T[]): T | undefined {
+  if (value === undefined) return undefined;
+  if (!known.includes(value as T)) throw invalidValue(name, `must be one of: ${known.map((option) => `'${option}'`).join(', ')}`, value);
+  return value as T;
+}
+
+function checkSignal(name: string, value: unknown): AbortSignal | undefined {
+  if (value === undefined) return undefined;
+  if (!(value instanceof AbortSignal)) throw invalidType(name, 'an instance of AbortSignal', value);
+  return value;
+}

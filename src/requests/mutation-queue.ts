@@ -1,0 +1,117 @@
+/**
+ * The order among everything that changes a file: writes, resizes, allocations, holes, flushes.
+ *
+ *   accepted ──> [ M1 | M2 | M3 ]      one runs at a time, in the order of the calls
+ *                   └── readers of M1's bytes wait here until it ended
+ *
+ * Guarantees: a mutation takes its place during the call that made it; a read that touches the bytes of a mutation accepted before it begins after that
+ * one ended; a failed mutation does not stop the ones behind it; nothing here is a promise, so that a blocking call can move the queue
+ * without running anybody's JavaScript.
+ * Leaves to others: what a mutation does (`direct-writes.ts`, `mapped-writes.ts`).
+ */
+
+/** One change of the file. */
+export interface Mutation {
+  /** Bytes [from, to) that later reads have to wait for; empty for a flush. */
+  readonly from: number;
+  readonly to: number;
+  /** Size of the file after it, given the size before. */
+  sizeAfter(size: number): number;
+  /** Begins; calls `done` once, perhaps within this call. */
+  start(done: (error?: Error) => void): void;
+  /** Told after `done`, once the queue has moved on. */
+  settle(error: Error | undefined): void;
+  /** Set by the queue. */
+  ended?: boolean;
+}
+
+export class MutationQueue {
+  #queue: Mutation[] = [];
+  #running = false;
+  #looping = false;
+  #followers: { after: Mutation; resume: () => void }[] = [];
+  #draining: (() => void)[] = [];
+
+  get length(): number {
+    return this.#queue.length;
+  }
+
+  /** The last mutation accepted, undefined if all ended. */
+  get last(): Mutation | undefined {
+    return this.#queue[this.#queue.length - 1];
+  }
+
+  /** The size of the file once everything accepted was done. */
+  sizeAfter(size: number): number {
+    let after = size;
+    for (const mutation of this.#queue) after = mutation.sizeAfter(after);
+    return after;
+  }
+
+  push(mutation: Mutation): void {
+    this.#queue.push(mutation);
+    this.#run();
+  }
+
+  /** Takes back a mutation that did not start. False if it did. */
+  remove(mutation: Mutation): boolean {
+    const place = this.#queue.indexOf(mutation);
+    if (place < 0 || (place === 0 && this.#running)) return false;
+    this.#queue.splice(place, 1);
+    mutation.ended = true;
+    this.#release();
+    return true;
+  }
+
+  /** The last mutation accepted that touches bytes [from, to). */
+  lastTouching(from: number, to: number): Mutation | undefined {
+    for (let i = this.#queue.length - 1; i >= 0; i--) {
+      const mutation = this.#queue[i];
+      if (mutation.from < to && mutation.to > from) return mutation;
+    }
+    return undefined;
+  }
+
+  /** Runs `resume` once `mutation` ended. */
+  follow(mutation: Mutation, resume: () => void): void {
+    this.#followers.push({ after: mutation, resume });
+  }
+
+  /** Runs `resume` once the queue is empty; at once if it is. */
+  whenEmpty(resume: () => void): void {
+    if (this.#queue.length === 0) resume();
+    else this.#draining.push(resume);
+  }
+
+  #run(): void {
+    // A loop and not a recursion: a thousand mutations that end within `start` must not be a thousand frames deep.
+    if (this.#looping) return;
+    this.#looping = true;
+    while (!this.#running && this.#queue.length > 0) {
+      this.#running = true;
+      const mutation = this.#queue[0];
+      mutation.start((error) => {
+        this.#running = false;
+        this.#queue.shift();
+        mutation.ended = true;
+        mutation.settle(error);
+        this.#release();
+        this.#run();
+      });
+    }
+    this.#looping = false;
+  }
+
+  #release(): void {
+    if (this.#followers.length > 0) {
+      const ready = this.#followers.filter((follower) => follower.after.ended);
+      this.#followers = this.#followers.filter((follower) => !follower.after.ended);
+      for (const { resume } of ready) resume();
+    }
+    if (this.#queue.length === 0 && this.#draining.length > 0) {
+      const draining = this.#draining;
+      this.#draining = [];
+      for (const resume of draining) resume();
+    }
+  }
+}

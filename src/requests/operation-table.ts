@@ -1,0 +1,253 @@
+/**
+ * Reads and writes on their way: disjoint intervals of sectors, kept in order, and who waits on each.
+ *
+ *   order    [ 0‥8 | 64‥72 | 1024‥3072 | … ]     starts ascending; no two overlap, so "last start ≤ sector" finds the only candidate
+ *   waiters  op ─> link ─> link ─> …              slot handles; a handle whose slot was given back is skipped, never followed
+ *
+ * The order is a sorted typed array and not a tree: some hundreds of entries at most are in it, an insertion moves a few hundred
+ * bytes, and a tree of arrays allocates for every entry (docs/decisions.md has the measurement).
+ *
+ * Guarantees: inserting an interval that overlaps another throws; a handle of a finished operation is refused; nothing is
+ * allocated after construction, except that the pools double when more operations exist than ever before.
+ * Leaves to others: what to do when one ends (`request-manager.ts`).
+ */
+import { assertionError } from '../errors.js';
+
+export const KIND_READ = 0;
+export const KIND_WRITE = 1;
+/** Truncate, sync and the like: no sectors, not in the order. */
+export const KIND_CONTROL = 2;
+
+const INDEX_BITS = 18;
+const INDEX_MASK = (1 << INDEX_BITS) - 1;
+const GENERATION_MASK = (1 << (32 - INDEX_BITS)) - 1;
+
+/** Operations that can exist at once, queued or in flight: what fits in a handle's index. */
+export const OPERATIONS_MAX = 1 << INDEX_BITS;
+const OPERATIONS_INITIAL = 1024;
+
+export class OperationTable {
+  /** First sector. */
+  start = new Float64Array(OPERATIONS_INITIAL);
+  /** Sectors. */
+  sectors = new Int32Array(OPERATIONS_INITIAL);
+  kind = new Uint8Array(OPERATIONS_INITIAL);
+  slab = new Int32Array(OPERATIONS_INITIAL);
+  /** Bytes into the slab where the first sector's bytes are. */
+  offset = new Float64Array(OPERATIONS_INITIAL);
+  /** Bytes already transferred, a multiple of the alignment: a short transfer goes on from there. */
+  done = new Float64Array(OPERATIONS_INITIAL);
+  /** Times that it was sent again without having moved. */
+  attempts = new Uint8Array(OPERATIONS_INITIAL);
+  /** Next in whichever list it is in: the queue to be sent, or the free list. */
+  next = new Int32Array(OPERATIONS_INITIAL);
+  /** First link of its waiters, -1 for none. */
+  waiters = new Int32Array(OPERATIONS_INITIAL).fill(-1);
+  #generation = new Uint16Array(OPERATIONS_INITIAL).fill(1);
+  #live = new Uint8Array(OPERATIONS_INITIAL);
+  #capacity = OPERATIONS_INITIAL;
+  #freeHead = -1;
+  #count = 0;
+
+  #linkSlot = new Uint32Array(OPERATIONS_INITIAL);
+  #linkNext = new Int32Array(OPERATIONS_INITIAL);
+  #linkFree = -1;
+
+  #order = new Int32Array(OPERATIONS_INITIAL);
+  #orderStart = new Float64Array(OPERATIONS_INITIAL);
+  #ordered = 0;
+
+  constructor() {
+    this.#threadFree(0);
+    this.#threadLinks(0);
+  }
+
+  /** Operations that exist. */
+  get count(): number {
+    return this.#count;
+  }
+
+  create(kind: number, start: number, sectors: number, slab: number, offset: number): number {
+    if (this.#freeHead < 0) this.#grow();
+    const operation = this.#freeHead;
+    this.#freeHead = this.next[operation];
+    this.#live[operation] = 1;
+    this.kind[operation] = kind;
+    this.start[operation] = start;
+    this.sectors[operation] = sectors;
+    this.slab[operation] = slab;
+    this.offset[operation] = offset;
+    this.done[operation] = 0;
+    this.attempts[operation] = 0;
+    this.waiters[operation] = -1;
+    this.next[operation] = -1;
+    this.#count++;
+    if (kind !== KIND_CONTROL) this.#insert(operation);
+    return operation;
+  }
+
+  /** Frees the operation and its links; its handle is refused from now on. */
+  destroy(operation: number): void {
+    if (this.#live[operation] === 0) throw assertionError(`operation ${operation} ended twice`);
+    if (this.kind[operation] !== KIND_CONTROL) this.#remove(operation);
+    for (let link = this.waiters[operation]; link >= 0; ) {
+      const after = this.#linkNext[link];
+      this.#linkNext[link] = this.#linkFree;
+      this.#linkFree = link;
+      link = after;
+    }
+    this.waiters[operation] = -1;
+    this.#live[operation] = 0;
+    this.renew(operation);
+    this.next[operation] = this.#freeHead;
+    this.#freeHead = operation;
+    this.#count--;
+  }
+
+  /** Every handle given out so far is refused from now on: before the operation is sent again, so that a second completion of the first try is not taken for it. */
+  renew(operation: number): void {
+    const generation = (this.#generation[operation] + 1) & GENERATION_MASK;
+    this.#generation[operation] = generation === 0 ? 1 : generation;
+  }
+
+  handle(operation: number): number {
+    return ((this.#generation[operation] << INDEX_BITS) | operation) >>> 0;
+  }
+
+  /** The operation of a handle, -1 if it ended since. */
+  resolve(handle: number): number {
+    const operation = handle & INDEX_MASK;
+    return operation < this.#capacity && this.#live[operation] === 1 && this.#generation[operation] === handle >>> INDEX_BITS ? operation : -1;
+  }
+
+  /** `slotHandle` waits on the operation from now on. */
+  link(operation: number, slotHandle: number): void {
+    if (this.#linkFree < 0) this.#growLinks();
+    const link = this.#linkFree;
+    this.#linkFree = this.#linkNext[link];
+    this.#linkSlot[link] = slotHandle;
+    this.#linkNext[link] = this.waiters[operation];
+    this.waiters[operation] = link;
+  }
+
+  linkSlot(link: number): number {
+    return this.#linkSlot[link];
+  }
+
+  linkNext(link: number): number {
+    return this.#linkNext[link];
+  }
+
+  /** The operation that covers the sector, -1 if none does. */
+  at(sector: number): number {
+    const place = this.#placeAfter(sector) - 1;
+    if (place < 0) return -1;
+    const operation = this.#order[place];
+    return sector < this.#orderStart[place] + this.sectors[operation] ? operation : -1;
+  }
+
+  /** Does any operation touch [start, start+sectors)? */
+  touches(start: number, sectors: number): boolean {
+    const place = this.#placeAfter(start + sectors - 1) - 1;
+    return place >= 0 && this.#orderStart[place] + this.sectors[this.#order[place]] > start;
+  }
+
+  /** Calls `visit` for each operation that touches [start, end). */
+  forEachIn(start: number, end: number, visit: (operation: number) => void): void {
+    let place = Math.max(0, this.#placeAfter(start) - 1);
+    const found: number[] = [];
+    for (; place < this.#ordered && this.#orderStart[place] < end; place++) {
+      const operation = this.#order[place];
+      if (this.#orderStart[place] + this.sectors[operation] > start) found.push(operation);
+    }
+    for (const operation of found) visit(operation);
+  }
+
+  /** Index of the first interval that starts after `sector`. */
+  #placeAfter(sector: number): number {
+    const starts = this.#orderStart;
+    let low = 0;
+    let high = this.#ordered;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if (starts[middle] <= sector) low = middle + 1;
+      else high = middle;
+    }
+    return low;
+  }
+
+  #insert(operation: number): void {
+    const start = this.start[operation];
+    const place = this.#placeAfter(start);
+    const before = place - 1;
+    if (before >= 0 && this.#orderStart[before] + this.sectors[this.#order[before]] > start) {
+      throw assertionError(`operations overlap at sector ${start}`);
+    }
+    if (place < this.#ordered && this.#orderStart[place] < start + this.sectors[operation]) {
+      throw assertionError(`operations overlap at sector ${this.#orderStart[place]}`);
+    }
+    if (place < this.#ordered) {
+      this.#order.copyWithin(place + 1, place, this.#ordered);
+      this.#orderStart.copyWithin(place + 1, place, this.#ordered);
+    }
+    this.#order[place] = operation;
+    this.#orderStart[place] = start;
+    this.#ordered++;
+  }
+
+  #remove(operation: number): void {
+    const place = this.#placeAfter(this.start[operation]) - 1;
+    if (place < 0 || this.#order[place] !== operation) throw assertionError(`operation ${operation} is not in order`);
+    if (place + 1 < this.#ordered) {
+      this.#order.copyWithin(place, place + 1, this.#ordered);
+      this.#orderStart.copyWithin(place, place + 1, this.#ordered);
+    }
+    this.#ordered--;
+  }
+
+  #threadFree(from: number): void {
+    for (let operation = this.#capacity - 1; operation >= from; operation--) {
+      this.next[operation] = this.#freeHead;
+      this.#freeHead = operation;
+    }
+  }
+
+  #threadLinks(from: number): void {
+    for (let link = this.#linkSlot.length - 1; link >= from; link--) {
+      this.#linkNext[link] = this.#linkFree;
+      this.#linkFree = link;
+    }
+  }
+
+  #grow(): void {
+    const before = this.#capacity;
+    if (before === OPERATIONS_MAX) throw assertionError(`more than ${OPERATIONS_MAX} operations`);
+    this.#capacity = before * 2;
+    this.start = widen(this.start, new Float64Array(this.#capacity));
+    this.sectors = widen(this.sectors, new Int32Array(this.#capacity));
+    this.kind = widen(this.kind, new Uint8Array(this.#capacity));
+    this.slab = widen(this.slab, new Int32Array(this.#capacity));
+    this.offset = widen(this.offset, new Float64Array(this.#capacity));
+    this.done = widen(this.done, new Float64Array(this.#capacity));
+    this.attempts = widen(this.attempts, new Uint8Array(this.#capacity));
+    this.next = widen(this.next, new Int32Array(this.#capacity));
+    this.waiters = widen(this.waiters, new Int32Array(this.#capacity).fill(-1));
+    this.#generation = widen(this.#generation, new Uint16Array(this.#capacity).fill(1));
+    this.#live = widen(this.#live, new Uint8Array(this.#capacity));
+    this.#order = widen(this.#order, new Int32Array(this.#capacity));
+    this.#orderStart = widen(this.#orderStart, new Float64Array(this.#capacity));
+    this.#threadFree(before);
+  }
+
+  #growLinks(): void {
+    const before = this.#linkSlot.length;
+    this.#linkSlot = widen(this.#linkSlot, new Uint32Array(before * 2));
+    this.#linkNext = widen(this.#linkNext, new Int32Array(before * 2));
+    this.#threadLinks(before);
+  }
+}
+
+function widen<A extends Uint8Array | Uint16Array | Int32Array | Uint32Array | Float64Array>(from: A, into: A): A {
+  into.set(from);
+  return into;
+}

@@ -1,0 +1,954 @@
+/**
+ * Who waits for which sectors, and what is sent to the device for them.
+ *
+ *   caller ──grant──> slots (pool) ──plan──> operations (disjoint, in order) ──submit──> ring ──drain──> slots ──> caller
+ *            waits in line,           sorted sectors become                       each operation's waiters find
+ *            holding nothing          few large operations                        their sectors by binary search
+ *
+ * A caller asks for a range of blocks, and in the first and last for the sectors that it needs. It gets all its slots and memory at
+ * once, or waits in line holding none. Blocks already on their way are joined, also in part. What is absent is planned: the sectors of everything granted in one
+ * turn are sorted together, neighbours and small gaps become one operation.
+ *
+ * Guarantees: each caller is settled exactly once, never inside the call that asked and never inside the completion loop; operations are disjoint; an operation that
+ * fails is cut at request boundaries and then down to single sectors, so that only who needs a bad sector fails;
+ * memory under an operation is nobody else's until its completion came, abandoned or not; a completion with an old handle changes nothing.
+ * Leaves to others: whose memory (`memory/`), the order among writes (`mutation-queue.ts`), what a caller does with its blocks (`windows/`).
+ */
+import { assertionError, systemError } from '../errors.js';
+import { FLAG_ASYNC, OP_READ, OP_WRITE } from '../io/engine.js';
+import type { CompletionConsumer, Ring } from '../io/ring.js';
+import { ABSENT, ALL_SECTORS, BLOCK_BYTES, BLOCK_SECTORS, type BlockStore, PRESENT, SECTOR_BYTES } from '../memory/block-store.js';
+import { KIND_CONTROL, KIND_READ, KIND_WRITE, OperationTable } from './operation-table.js';
+import { lowerBound, REGION_SECTORS, regionOf, SortScratch, sortSectors } from './sector-array.js';
+import { SLOT_FAILED, SLOT_READY, SlotPool } from './slot-pool.js';
+
+/** Slots that only blocking calls may take. */
+const RESERVED_SLOTS = 1;
+/** Times that an operation is sent again after EAGAIN, ENOMEM, EINTR, or a transfer that did not move. */
+export const RETRIES_MAX = 64;
+/** Completions are read and followed up this often before the event loop gets its turn. */
+const ROUNDS_MAX = 32;
+
+const EINTR = -4;
+const EIO = -5;
+const EAGAIN = -11;
+const ENOMEM = -12;
+const EBUSY = -16;
+/** Errors of a place on the medium, not of the device as a whole: worth asking sector by sector. EIO, ENODATA, EILSEQ, EREMOTEIO (the block layer's MEDIUM, PROTECTION and TARGET). */
+const MEDIUM_ERRORS = new Set([EIO, -61, -84, -121]);
+
+/** One who waits. Filled in by whoever asks; `settle` is called once. */
+export interface Caller {
+  /** First block and number of blocks. */
+  readonly first: number;
+  readonly count: number;
+  /** Sectors needed of the first block, the last (of the one block: both), and those between. A block of which nothing is needed gets memory without being read. */
+  readonly needFirst: number;
+  readonly needMiddle: number;
+  readonly needLast: number;
+  /** The blocks are about to be stored into: waits for every operation on them. */
+  readonly store: boolean;
+  /** Blocking: may take the reserved slot. */
+  readonly blocking: boolean;
+  /** Handle of the request's first slot; 0 while it waits in line or holds none. The manager's. */
+  handle: number;
+  /** Waits in line. The manager's. */
+  waiting: boolean;
+  /** Without an error every block is in memory and pinned for the caller. With one, nothing is pinned. */
+  settle(error: Error | undefined): void;
+}
+
+/** One who sent a write or a control operation. */
+export interface OperationOwner {
+  /** The operation over these sectors ended with `result` 0 or -errno; for controls, what the call returned. */
+  operationEnded(start: number, sectors: number, result: number): void;
+  /** The operation goes on as two: one more end will come. */
+  operationSplit(): void;
+}
+
+/** Truncate, sync, allocate, discard, evict; and the buffered write of any bytes, which alone names memory. */
+export interface ControlArguments {
+  opcode: number;
+  position: number;
+  length: number;
+  slab?: number;
+  offset?: number;
+}
+
+/** What the manager needs to know of the file. Bytes. */
+export interface RequestSource {
+  readonly path: string;
+  /** Where the device has bytes up to: reads beyond are zeros and are not sent. */
+  readonly committedSize: number;
+  /** A transfer stopped short of `committedSize`: asks the file again; answers with what is so now. */
+  sizeNow(): number;
+  /** Not enough memory for whoever is first in line. True if something is under way that will free some. */
+  pressure(): boolean;
+  /** The error for a caller that can never be served, in numbers. */
+  cacheFull(caller: Caller): Error;
+}
+
+export interface RequestLimits {
+  slots?: number;
+  slotBlocks?: number;
+  /** Bytes in one operation at most: what the device takes. */
+  transferLimit: number;
+  /** Bytes that neighbours are merged up to, within the transfer limit. */
+  mergeLimit: number;
+  /** Bytes between two neighbours that are read over rather than sending a second operation. */
+  gapLimit: number;
+  /** Bytes that a transfer begins and ends on: an operation is never cut finer. */
+  alignment: number;
+  /** Reads are begun in a worker (buffered reads would submit their I/O on the event loop's time). */
+  asyncReads: boolean;
+}
+
+export interface RequestCounts {
+  joined: number;
+  deviceReads: number;
+  deviceReadBytes: number;
+  deviceWrites: number;
+  deviceWriteBytes: number;
+}
+
+/** Place on the device of a file's sector, for the order of submissions alone; NaN where it is not known. */
+export type PlaceOf = (sector: number) => number;
+
+export class RequestManager implements CompletionConsumer {
+  readonly operations = new OperationTable();
+  readonly slots: SlotPool;
+  readonly counts: RequestCounts = { joined: 0, deviceReads: 0, deviceReadBytes: 0, deviceWrites: 0, deviceWriteBytes: 0 };
+  /** Orders what is sent in one turn, where set. */
+  placeOf: PlaceOf | undefined;
+  readonly #ring: Ring;
+  readonly #store: BlockStore;
+  readonly #source: RequestSource;
+  readonly #file: number;
+  readonly #limits: RequestLimits;
+  readonly #unitSectors: number;
+  readonly #readFlags: number;
+
+  /** Callers in line. */
+  #line: (Caller | undefined)[] = [];
+  #lineHead = 0;
+  #callers: (Caller | undefined)[];
+  #errors: (Error | undefined)[];
+  /** The operation that a slot was last linked to: links are unique for each pair. */
+  #lastLink: Float64Array;
+
+  #plannedSectors: Uint32Array;
+  #plannedOrigin: Uint32Array;
+  #plannedSlot: Int32Array;
+  #planned = 0;
+  #plannedRegion = -1;
+  #scratch: SortScratch;
+
+  #queueHead = -1;
+  #queueTail = -1;
+  #owners: (OperationOwner | undefined)[] = [];
+  #controls: (ControlArguments | undefined)[] = [];
+  /** Callers to be told, and with what; arrays that stay, so that telling allocates nothing. */
+  #settledCallers: (Caller | undefined)[] = [];
+  #settledErrors: (Error | undefined)[] = [];
+  #settledCount = 0;
+  #watchers: { from: number; to: number; clear: () => void }[] = [];
+  #handovers: (() => void)[] = [];
+  #idlers: (() => void)[] = [];
+  /** Sectors [from, to) that no new operation may touch: a hole is being punched there. */
+  #excludedFrom = 0;
+  #excludedTo = 0;
+  #scheduled = false;
+  #waking = false;
+  #pumping = false;
+  #closed = false;
+
+  constructor(ring: Ring, store: BlockStore, source: RequestSource, file: number, limits: RequestLimits) {
+    this.#ring = ring;
+    this.#store = store;
+    this.#source = source;
+    this.#file = file;
+    this.#limits = limits;
+    this.#unitSectors = limits.alignment / SECTOR_BYTES;
+    this.#readFlags = OP_READ | (limits.asyncReads ? FLAG_ASYNC : 0);
+    this.slots = new SlotPool(limits.slots === undefined ? undefined : limits.slots + RESERVED_SLOTS, limits.slotBlocks);
+    const all = this.slots.slots;
+    this.#callers = new Array(all).fill(undefined);
+    this.#errors = new Array(all).fill(undefined);
+    this.#lastLink = new Float64Array(all).fill(-1);
+    const planned = all * this.slots.blocksPerSlot;
+    this.#plannedSectors = new Uint32Array(planned);
+    this.#plannedOrigin = new Uint32Array(planned);
+    this.#plannedSlot = new Int32Array(planned);
+    this.#scratch = new SortScratch(planned);
+    ring.engine.listen(
+      () => this.#wake(),
+      () => this.#settledWake(),
+    );
+  }
+
+  /** Callers that wait in line. */
+  get waiting(): number {
+    return this.#line.length - this.#lineHead;
+  }
+
+  /** Blocks that one caller can ask for at most. */
+  get blocksMax(): number {
+    return (this.slots.slots - RESERVED_SLOTS) * this.slots.blocksPerSlot;
+  }
+
+  /** Nothing on its way, nobody waiting. */
+  get idle(): boolean {
+    return this.operations.count === 0 && this.waiting === 0 && this.#settledCount === 0;
+  }
+
+  /** Puts the caller in line. It is settled later, never within this call. */
+  request(caller: Caller): void {
+    caller.waiting = true;
+    this.#line.push(caller);
+    this.schedule();
+  }
+
+  /** For blocking calls: past the line. False if slots or memory are lacking now. */
+  requestNow(caller: Caller): boolean {
+    if (!this.#grant(caller)) return false;
+    this.#plan();
+    this.#submit();
+    return true;
+  }
+
+  /**
+   * The caller does not want its blocks any more; it is not settled. Its slots are free at once; memory under an operation stays the operation's until that has
+   * ended.
+   */
+  abandon(caller: Caller): void {
+    if (caller.waiting) {
+      caller.waiting = false;
+      const place = this.#line.indexOf(caller, this.#lineHead);
+      this.#line[place] = undefined;
+      this.schedule();
+      return;
+    }
+    const head = caller.handle === 0 ? -1 : this.slots.resolve(caller.handle);
+    if (head < 0) return;
+    this.#giveSlots(head);
+    caller.handle = 0;
+    this.#unpinAll(caller);
+    this.schedule();
+  }
+
+  /** Sends a write of whole sectors from slab memory. The blocks are in the store, and no operation is on them. */
+  write(start: number, sectors: number, slab: number, offset: number, owner: OperationOwner): void {
+    const operation = this.operations.create(KIND_WRITE, start, sectors, slab, offset);
+    this.#store.began(start, sectors, true);
+    this.#owners[operation] = owner;
+    this.#enqueue(operation);
+    this.schedule();
+  }
+
+  /** Sends a control operation: one that is not over sectors. */
+  control(command: ControlArguments, owner: OperationOwner): void {
+    const operation = this.operations.create(KIND_CONTROL, 0, 0, 0, 0);
+    this.#owners[operation] = owner;
+    this.#controls[operation] = command;
+    this.#enqueue(operation);
+    this.schedule();
+  }
+
+  /** Calls `clear` once no operation touches [from, to) (sectors), perhaps within this call; from then on none is begun there until `readmit`. */
+  exclude(from: number, to: number, clear: () => void): void {
+    this.#excludedFrom = from;
+    this.#excludedTo = to;
+    if (this.operations.touches(from, to - from)) this.#watchers.push({ from, to, clear });
+    else clear();
+  }
+
+  readmit(): void {
+    this.#excludedFrom = 0;
+    this.#excludedTo = 0;
+    this.schedule();
+  }
+
+  /** Runs `handover` from the event loop, outside any call of the library. */
+  handover(run: () => void): void {
+    this.#handovers.push(run);
+    this.schedule();
+  }
+
+  /** Something changed that may let whoever is first in line go on. */
+  schedule(): void {
+    if (this.#scheduled || this.#waking || this.#closed) return;
+    this.#scheduled = true;
+    queueMicrotask(() => {
+      this.#scheduled = false;
+      if (this.#closed) return;
+      this.#rounds();
+      this.#runHandovers();
+    });
+  }
+
+  /** For blocking calls: moves everything one step, waiting for the device if nothing else is to do. No callback of anybody runs. */
+  progress(): void {
+    this.#pump();
+    this.#ring.engine.collect();
+    const seen = this.#ring.drain(this);
+    const moved = seen > 0 || this.#settledCount > 0;
+    this.#settle();
+    if (moved) return;
+    if (this.#ring.inFlight === 0) throw assertionError('a blocking call waits for nothing');
+    this.#ring.engine.wait();
+    this.#drain();
+  }
+
+  /** Rejects everybody who waits in line; who has slots is served to the end. */
+  refuseLine(make: (caller: Caller) => Error): void {
+    while (this.waiting > 0) {
+      const caller = this.#line[this.#lineHead];
+      this.#shift();
+      if (caller === undefined) continue;
+      caller.waiting = false;
+      this.#tell(caller, make(caller));
+    }
+    this.schedule();
+  }
+
+  /** Calls `resume` once nothing is on its way and nobody waits; at once if that is so. */
+  whenIdle(resume: () => void): void {
+    if (this.idle) resume();
+    else this.#idlers.push(resume);
+  }
+
+  close(): void {
+    this.#closed = true;
+    this.#ring.hold(false);
+  }
+
+  // Grant
+
+  #needOf(caller: Caller, i: number): number {
+    if (i === 0) return caller.count === 1 ? caller.needFirst & caller.needLast : caller.needFirst;
+    return i === caller.count - 1 ? caller.needLast : caller.needMiddle;
+  }
+
+  /** Gives the caller everything it needs, or nothing and false. */
+  #grant(caller: Caller): boolean {
+    // A store takes frames now; blocks that others planned to read must have theirs before.
+    if (caller.store) this.#plan();
+    const { first, count } = caller;
+    const store = this.#store;
+    const perSlot = this.slots.blocksPerSlot;
+    store.begin(first, count);
+    let waits = 0;
+    let slotsNeeded = 0;
+    let inSlot = 0;
+    let region = -1;
+    let absent = 0;
+    let held = 0;
+    for (let i = 0; i < count; i++) {
+      const block = first + i;
+      const need = this.#needOf(caller, i);
+      const state = store.state(block, need, caller.store);
+      if (state !== ABSENT && store.idle(block)) held++;
+      if (state === PRESENT) continue;
+      if (state === ABSENT) {
+        absent++;
+        if (need === 0) continue;
+      }
+      waits++;
+      const itsRegion = regionOf(block * BLOCK_SECTORS);
+      if (slotsNeeded === 0 || inSlot === perSlot || itsRegion !== region) {
+        slotsNeeded++;
+        inSlot = 0;
+        region = itsRegion;
+      }
+      inSlot++;
+    }
+    if ((waits > 0 || absent > 0) && this.#isExcluded(first, count)) return false;
+    if (slotsNeeded > this.slots.freeCount - (caller.blocking ? 0 : RESERVED_SLOTS)) return false;
+    if (absent > 0 && absent + this.#planned > store.room() - held) return false;
+    this.#enter(caller, waits);
+    return true;
+  }
+
+  #isExcluded(first: number, count: number): boolean {
+    return first * BLOCK_SECTORS < this.#excludedTo && (first + count) * BLOCK_SECTORS > this.#excludedFrom;
+  }
+
+  #enter(caller: Caller, waits: number): void {
+    const { first, count } = caller;
+    const store = this.#store;
+    const slots = this.slots;
+    let head = -1;
+    let slot = -1;
+    // Pinned first, so that nothing taken below is one of the caller's own.
+    for (let i = 0; i < count; i++) {
+      const block = first + i;
+      if (store.state(block, this.#needOf(caller, i), caller.store) !== ABSENT) store.pin(block);
+    }
+    for (let i = 0; i < count; i++) {
+      const block = first + i;
+      const need = this.#needOf(caller, i);
+      const state = store.state(block, need, caller.store);
+      if (state === PRESENT) continue;
+      if (state === ABSENT && need === 0) {
+        let run = 1;
+        while (i + run < count && this.#needOf(caller, i + run) === 0 && store.state(block + run, 0, caller.store) === ABSENT) run++;
+        const got = store.take(block, run);
+        if (got === 0) throw assertionError('room was counted that is not there');
+        for (let taken = 0; taken < got; taken++) store.pin(block + taken);
+        i += got - 1;
+        continue;
+      }
+      const sector = block * BLOCK_SECTORS;
+      const region = regionOf(sector);
+      if (slot < 0 || slots.count[slot] === slots.blocksPerSlot || slots.region[slot] !== region) {
+        const next = slots.take();
+        if (next < 0) throw assertionError('slots were counted that are not there');
+        slots.region[next] = region;
+        this.#lastLink[next] = -1;
+        if (head < 0) head = next;
+        else {
+          slots.next[slot] = next;
+          slots.head[next] = head;
+          slots.pending[head]++;
+        }
+        slot = next;
+      }
+      const entry = slot * slots.blocksPerSlot + slots.count[slot]++;
+      slots.remaining[slot]++;
+      slots.sectors[entry] = sector - region * REGION_SECTORS;
+      if (state === ABSENT) {
+        slots.need[entry] = need;
+        this.#planBlock(region, slots.sectors[entry], slot);
+      } else {
+        slots.need[entry] = this.#join(block, need, caller.store, slot);
+      }
+    }
+    if (waits === 0) {
+      this.#tell(caller, undefined);
+      return;
+    }
+    caller.handle = slots.handle(head);
+    this.#callers[head] = caller;
+    this.#errors[head] = undefined;
+  }
+
+  /** The slot waits for what is on its way over the block; what is missing beyond that is sent for. Answers with the sectors that it waits for. */
+  #join(block: number, need: number, forStore: boolean, slot: number): number {
+    const operations = this.operations;
+    const start = block * BLOCK_SECTORS;
+    const missing = need & ~this.#store.locate(block);
+    const { slab, offset } = this.#store;
+    let flying = 0;
+    let awaited = 0;
+    for (let sector = start; sector < start + BLOCK_SECTORS; ) {
+      const operation = operations.at(sector);
+      if (operation < 0) {
+        sector++;
+        continue;
+      }
+      const mask = maskIn(start, operations.start[operation], operations.sectors[operation]);
+      flying |= mask;
+      const wanted = forStore ? mask : mask & missing;
+      if (wanted !== 0) {
+        awaited |= wanted;
+        this.#link(operation, slot);
+        this.counts.joined++;
+      }
+      sector = operations.start[operation] + operations.sectors[operation];
+    }
+    let rest = missing & ~flying;
+    while (rest !== 0) {
+      const from = 31 - Math.clz32(rest & -rest);
+      let to = from;
+      while (rest & (1 << to)) to++;
+      const run = ((1 << to) - 1) & ~((1 << from) - 1);
+      rest &= ~run;
+      awaited |= run;
+      const operation = operations.create(KIND_READ, start + from, to - from, slab, offset + from * SECTOR_BYTES);
+      this.#store.began(start + from, to - from, false);
+      this.#link(operation, slot);
+      this.#enqueue(operation);
+    }
+    return awaited;
+  }
+
+  #link(operation: number, slot: number): void {
+    const handle = this.operations.handle(operation);
+    if (this.#lastLink[slot] === handle) return;
+    this.#lastLink[slot] = handle;
+    this.operations.link(operation, this.slots.handle(slot));
+  }
+
+  // Plan
+
+  #planBlock(region: number, sector: number, slot: number): void {
+    if (this.#planned > 0 && this.#plannedRegion !== region) this.#plan();
+    this.#plannedRegion = region;
+    this.#plannedSectors[this.#planned] = sector;
+    this.#plannedSlot[this.#planned] = slot;
+    this.#plannedOrigin[this.#planned] = this.#planned;
+    this.#planned++;
+  }
+
+  /** Makes operations of what was planned: sorted, neighbours merged, small gaps read over. */
+  #plan(): void {
+    const count = this.#planned;
+    if (count === 0) return;
+    this.#planned = 0;
+    const sectors = this.#plannedSectors;
+    if (count > 1) sortSectors(sectors, this.#plannedOrigin, 0, count, this.#scratch);
+    const store = this.#store;
+    const base = this.#plannedRegion * REGION_SECTORS;
+    const blocksMax = Math.max(1, Math.floor(Math.min(this.#limits.mergeLimit, this.#limits.transferLimit) / BLOCK_BYTES));
+    const gapMax = Math.floor(this.#limits.gapLimit / BLOCK_BYTES);
+    // Memory that is left over for gaps once every planned block has its own.
+    let spare = store.room() - count;
+    const batch = this.placeOf === undefined ? undefined : ([] as number[]);
+    for (let from = 0; from < count; ) {
+      const start = sectors[from];
+      let end = start + BLOCK_SECTORS;
+      let to = from + 1;
+      for (; to < count; to++) {
+        const next = sectors[to];
+        if (next < end) continue;
+        const gap = (next - end) / BLOCK_SECTORS;
+        if (gap > 0 && (gap > gapMax || gap > spare || !this.#isGap(base + end, gap))) break;
+        if ((next - start) / BLOCK_SECTORS + 1 > blocksMax) break;
+        spare -= gap;
+        end = next + BLOCK_SECTORS;
+      }
+      const firstBlock = (base + start) / BLOCK_SECTORS;
+      const got = store.take(firstBlock, (end - start) / BLOCK_SECTORS);
+      if (got === 0) throw assertionError('room was counted that is not there');
+      const { slab, offset } = store;
+      const reach = start + got * BLOCK_SECTORS;
+      while (sectors[to - 1] >= reach) to--;
+      end = Math.min(reach, sectors[to - 1] + BLOCK_SECTORS);
+      const operation = this.operations.create(KIND_READ, base + start, end - start, slab, offset);
+      store.began(base + start, end - start, false);
+      for (let i = from; i < to; i++) {
+        store.pin((base + sectors[i]) / BLOCK_SECTORS);
+        this.#link(operation, this.#plannedSlot[this.#plannedOrigin[i]]);
+      }
+      if (batch === undefined) this.#enqueue(operation);
+      else batch.push(operation);
+      from = to;
+    }
+    if (batch !== undefined) this.#enqueueByPlace(batch);
+  }
+
+  /** Are the blocks of a gap absent, with nothing on its way over them? */
+  #isGap(start: number, blocks: number): boolean {
+    for (let i = 0; i < blocks; i++) if (this.#store.state(start / BLOCK_SECTORS + i, ALL_SECTORS, true) !== ABSENT) return false;
+    return !this.operations.touches(start, blocks * BLOCK_SECTORS) && !this.#isExcluded(start / BLOCK_SECTORS, blocks);
+  }
+
+  #enqueueByPlace(batch: number[]): void {
+    const placeOf = this.placeOf as PlaceOf;
+    const places = new Map(batch.map((operation) => [operation, placeOf(this.operations.start[operation])]));
+    // Sorting is stable, and an unknown place compares equal to all: those keep the order of the file.
+    batch.sort((a, b) => (places.get(a) as number) - (places.get(b) as number) || 0);
+    for (const operation of batch) this.#enqueue(operation);
+  }
+
+  // Submit
+
+  #enqueue(operation: number): void {
+    this.operations.next[operation] = -1;
+    if (this.#queueHead < 0) this.#queueHead = operation;
+    else this.operations.next[this.#queueTail] = operation;
+    this.#queueTail = operation;
+  }
+
+  #submit(): void {
+    const { operations } = this;
+    const ring = this.#ring;
+    while (this.#queueHead >= 0 && ring.space > 0) {
+      const operation = this.#queueHead;
+      this.#queueHead = operations.next[operation];
+      operations.next[operation] = -1;
+      const kind = operations.kind[operation];
+      const handle = operations.handle(operation);
+      if (kind === KIND_CONTROL) {
+        const control = this.#controls[operation];
+        if (control === undefined) throw assertionError('a control operation without its arguments');
+        const { opcode, position, length, slab, offset } = control;
+        ring.push(opcode, this.#file, slab ?? 0, offset ?? Math.floor(length / 2 ** 32), length, position, handle);
+        continue;
+      }
+      const done = operations.done[operation];
+      const position = operations.start[operation] * SECTOR_BYTES + done;
+      let length = operations.sectors[operation] * SECTOR_BYTES - done;
+      const offset = operations.offset[operation] + done;
+      if (kind === KIND_WRITE) {
+        ring.push(OP_WRITE, this.#file, operations.slab[operation], offset, length, position, handle);
+        continue;
+      }
+      const { alignment } = this.#limits;
+      const readable = Math.ceil(this.#source.committedSize / alignment) * alignment;
+      if (position >= readable) {
+        this.#zeroRest(operation, done);
+        this.#finish(operation, 0);
+        continue;
+      }
+      length = Math.min(length, readable - position);
+      ring.push(this.#readFlags, this.#file, operations.slab[operation], offset, length, position, handle);
+    }
+    ring.flush();
+    ring.hold(ring.inFlight > 0);
+  }
+
+  // Completion
+
+  complete(handle: number, result: number): void {
+    const { operations } = this;
+    const operation = operations.resolve(handle);
+    if (operation < 0) return;
+    this.#ring.inFlight--;
+    const kind = operations.kind[operation];
+    if (kind === KIND_CONTROL) {
+      if (result === EINTR || result === EAGAIN) {
+        if (this.#again(operation)) return;
+      }
+      this.#finish(operation, result);
+      return;
+    }
+    if (result < 0) {
+      if ((result === EAGAIN || result === EINTR || result === ENOMEM || result === EBUSY) && this.#again(operation)) return;
+      this.#fail(operation, result);
+      return;
+    }
+    if (kind === KIND_READ) {
+      this.counts.deviceReads++;
+      this.counts.deviceReadBytes += result;
+    } else {
+      this.counts.deviceWrites++;
+      this.counts.deviceWriteBytes += result;
+    }
+    const total = operations.sectors[operation] * SECTOR_BYTES;
+    const reached = operations.done[operation] + result;
+    if (reached >= total) {
+      this.#finish(operation, 0);
+      return;
+    }
+    if (kind === KIND_READ && operations.start[operation] * SECTOR_BYTES + reached >= this.#source.committedSize) {
+      this.#zeroRest(operation, reached);
+      this.#finish(operation, 0);
+      return;
+    }
+    this.#resume(operation, reached);
+  }
+
+  /** A transfer stopped short: goes on from the last aligned byte that it reached. */
+  #resume(operation: number, reached: number): void {
+    const { operations } = this;
+    const { alignment } = this.#limits;
+    const aligned = reached - (reached % alignment);
+    if (aligned > operations.done[operation]) {
+      operations.done[operation] = aligned;
+      operations.attempts[operation] = 0;
+      operations.renew(operation);
+      this.#enqueue(operation);
+      return;
+    }
+    if (operations.kind[operation] === KIND_READ && operations.start[operation] * SECTOR_BYTES + reached >= this.#source.sizeNow()) {
+      this.#zeroRest(operation, reached);
+      this.#finish(operation, 0);
+      return;
+    }
+    // Nothing moved, and it is not the end of the file: the device has an answer that we cannot use.
+    if (!this.#again(operation)) this.#fail(operation, EIO);
+  }
+
+  #again(operation: number): boolean {
+    if (this.operations.attempts[operation] >= RETRIES_MAX) return false;
+    this.operations.attempts[operation]++;
+    this.operations.renew(operation);
+    this.#enqueue(operation);
+    return true;
+  }
+
+  #zeroRest(operation: number, from: number): void {
+    const { operations } = this;
+    const offset = operations.offset[operation];
+    this.#store.zero(operations.slab[operation], offset + from, offset + operations.sectors[operation] * SECTOR_BYTES);
+  }
+
+  #fail(operation: number, result: number): void {
+    if (MEDIUM_ERRORS.has(result) && this.operations.sectors[operation] > this.#unitSectors) this.#split(operation);
+    else this.#finish(operation, result);
+  }
+
+  /** Sends a failed operation again as two: cut where one request ends and another begins, if there is such a place, else in the middle. */
+  #split(operation: number): void {
+    const { operations } = this;
+    const kind = operations.kind[operation];
+    const start = operations.start[operation];
+    const sectors = operations.sectors[operation];
+    const slab = operations.slab[operation];
+    const offset = operations.offset[operation];
+    const owner = this.#owners[operation];
+    const waiters: number[] = [];
+    for (let link = operations.waiters[operation]; link >= 0; link = operations.linkNext(link)) waiters.push(operations.linkSlot(link));
+    const cut = this.#cutOf(start, sectors, waiters);
+    this.#owners[operation] = undefined;
+    operations.destroy(operation);
+    const halves = [
+      [start, cut - start, offset],
+      [cut, start + sectors - cut, offset + (cut - start) * SECTOR_BYTES],
+    ];
+    const made = halves.map(([at, length, place]) => operations.create(kind, at, length, slab, place));
+    // The frames' share of the whole becomes two shares, and a block cut in two is under both.
+    for (const half of made) this.#store.began(operations.start[half], operations.sectors[half], kind === KIND_WRITE);
+    this.#store.ended(start, sectors, kind === KIND_WRITE, false);
+    for (const half of made) {
+      for (const handle of waiters) {
+        const slot = this.slots.resolve(handle);
+        if (slot >= 0 && this.#waitsIn(slot, operations.start[half], operations.sectors[half])) operations.link(half, handle);
+      }
+      if (owner !== undefined) this.#owners[half] = owner;
+      this.#enqueue(half);
+    }
+    owner?.operationSplit();
+  }
+
+  #cutOf(start: number, sectors: number, waiters: number[]): number {
+    const end = start + sectors;
+    const middle = start + sectors / 2;
+    let cut = -1;
+    const consider = (sector: number): void => {
+      if (sector > start && sector < end && (cut < 0 || Math.abs(sector - middle) < Math.abs(cut - middle))) cut = sector;
+    };
+    for (const handle of waiters) {
+      const slot = this.slots.resolve(handle);
+      if (slot < 0) continue;
+      const base = this.slots.region[slot] * REGION_SECTORS;
+      const first = slot * this.slots.blocksPerSlot;
+      consider(base + this.slots.sectors[first]);
+      consider(base + this.slots.sectors[first + this.slots.count[slot] - 1] + BLOCK_SECTORS);
+    }
+    if (cut > 0) return cut;
+    const unit = sectors > BLOCK_SECTORS ? BLOCK_SECTORS : this.#unitSectors;
+    return start + Math.max(unit, Math.floor(sectors / 2 / unit) * unit);
+  }
+
+  /** Does the slot still wait for a sector of [start, start+sectors)? */
+  #waitsIn(slot: number, start: number, sectors: number): boolean {
+    const slots = this.slots;
+    const low = start - slots.region[slot] * REGION_SECTORS;
+    const base = slot * slots.blocksPerSlot;
+    const past = base + slots.count[slot];
+    for (let entry = lowerBound(slots.sectors, base, slots.count[slot], low - (low % BLOCK_SECTORS)); entry < past; entry++) {
+      if (slots.sectors[entry] >= low + sectors) return false;
+      if (slots.need[entry] & maskIn(slots.sectors[entry], low, sectors)) return true;
+    }
+    return false;
+  }
+
+  /** The operation is over: its memory is free of the device, and everybody who waited on it is told. */
+  #finish(operation: number, result: number): void {
+    const { operations } = this;
+    const kind = operations.kind[operation];
+    const owner = this.#owners[operation];
+    const start = operations.start[operation];
+    const sectors = operations.sectors[operation];
+    if (kind !== KIND_CONTROL) {
+      this.#store.ended(start, sectors, kind === KIND_WRITE, result >= 0);
+      if (operations.waiters[operation] >= 0) this.#tellWaiters(operation, start, sectors, kind === KIND_READ ? result : 0);
+    }
+    operations.destroy(operation);
+    if (owner !== undefined) {
+      this.#owners[operation] = undefined;
+      this.#controls[operation] = undefined;
+      owner.operationEnded(start, sectors, result);
+    }
+  }
+
+  #tellWaiters(operation: number, start: number, sectors: number, result: number): void {
+    const { operations, slots } = this;
+    const region = regionOf(start);
+    const low = start - region * REGION_SECTORS;
+    const whole = low % BLOCK_SECTORS === 0 && sectors % BLOCK_SECTORS === 0;
+    for (let link = operations.waiters[operation]; link >= 0; link = operations.linkNext(link)) {
+      const slot = slots.resolve(operations.linkSlot(link));
+      if (slot < 0 || slots.region[slot] !== region) continue;
+      const base = slot * slots.blocksPerSlot;
+      const count = slots.count[slot];
+      const from = lowerBound(slots.sectors, base, count, low - (low % BLOCK_SECTORS));
+      let ended = 0;
+      let concerned = false;
+      if (whole && result >= 0) {
+        // No other operation can be on these blocks: all that the slot wants of them is here.
+        ended = lowerBound(slots.sectors, from, base + count - from, low + sectors) - from;
+      } else {
+        for (let entry = from; entry < base + count && slots.sectors[entry] < low + sectors; entry++) {
+          const mask = maskIn(slots.sectors[entry], low, sectors);
+          if ((slots.need[entry] & mask) === 0) continue;
+          concerned = true;
+          slots.need[entry] &= ~mask;
+          if (slots.need[entry] === 0) ended++;
+        }
+      }
+      const head = slots.head[slot];
+      if (result < 0 && concerned && this.#errors[head] === undefined) {
+        this.#errors[head] = systemError(result, 'read', { path: this.#source.path, offset: start * SECTOR_BYTES, length: sectors * SECTOR_BYTES });
+      }
+      slots.remaining[slot] -= ended;
+      if (slots.remaining[slot] < 0) throw assertionError('a sector completed twice');
+      if (ended > 0 && slots.remaining[slot] === 0) this.#slotDone(slot, head);
+    }
+  }
+
+  #slotDone(slot: number, head: number): void {
+    const { slots } = this;
+    slots.move(slot, this.#errors[head] === undefined ? SLOT_READY : SLOT_FAILED);
+    if (--slots.pending[head] !== 0) return;
+    const caller = this.#callers[head];
+    const error = this.#errors[head];
+    if (caller === undefined) throw assertionError('a request without a caller');
+    this.#giveSlots(head);
+    caller.handle = 0;
+    if (error !== undefined) this.#unpinAll(caller);
+    this.#tell(caller, error);
+  }
+
+  #tell(caller: Caller, error: Error | undefined): void {
+    this.#settledCallers[this.#settledCount] = caller;
+    this.#settledErrors[this.#settledCount++] = error;
+  }
+
+  #giveSlots(head: number): void {
+    this.#callers[head] = undefined;
+    this.#errors[head] = undefined;
+    for (let slot = head; slot >= 0; ) {
+      const next = this.slots.next[slot];
+      this.slots.give(slot);
+      slot = next;
+    }
+  }
+
+  #unpinAll(caller: Caller): void {
+    for (let i = 0; i < caller.count; i++) this.#store.unpin(caller.first + i);
+  }
+
+  // The loop
+
+  /** Serves the line, makes operations of what it asked for, sends them. */
+  #pump(): void {
+    if (this.#pumping) return;
+    this.#pumping = true;
+    try {
+      this.#serveLine();
+      this.#plan();
+      this.#submit();
+    } finally {
+      this.#pumping = false;
+    }
+  }
+
+  #serveLine(): void {
+    while (this.#lineHead < this.#line.length) {
+      const caller = this.#line[this.#lineHead];
+      if (caller !== undefined) {
+        if (!this.#grant(caller)) {
+          this.#plan();
+          if (this.operations.count > 0 || this.#settledCount > 0 || this.#source.pressure()) return;
+          caller.waiting = false;
+          this.#shift();
+          this.#tell(caller, this.#source.cacheFull(caller));
+          continue;
+        }
+        caller.waiting = false;
+      }
+      this.#shift();
+    }
+  }
+
+  #shift(): void {
+    this.#line[this.#lineHead++] = undefined;
+    if (this.#lineHead === this.#line.length) {
+      this.#line.length = 0;
+      this.#lineHead = 0;
+    } else if (this.#lineHead > 1024 && this.#lineHead * 2 > this.#line.length) {
+      this.#line.splice(0, this.#lineHead);
+      this.#lineHead = 0;
+    }
+  }
+
+  /** Reads completions and tells who waited. Answers with how many there were. */
+  #drain(): number {
+    const seen = this.#ring.drain(this);
+    this.#settle();
+    return seen;
+  }
+
+  #settle(): void {
+    for (let i = 0; i < this.#settledCount; i++) {
+      const caller = this.#settledCallers[i] as Caller;
+      const error = this.#settledErrors[i];
+      this.#settledCallers[i] = undefined;
+      this.#settledErrors[i] = undefined;
+      caller.settle(error);
+    }
+    this.#settledCount = 0;
+    for (let i = 0; i < this.#watchers.length; ) {
+      const { from, to, clear } = this.#watchers[i];
+      if (this.operations.touches(from, to - from)) {
+        i++;
+        continue;
+      }
+      this.#watchers.splice(i, 1);
+      clear();
+    }
+    if (this.#idlers.length > 0 && this.idle) {
+      const idlers = this.#idlers;
+      this.#idlers = [];
+      for (const resume of idlers) resume();
+    }
+  }
+
+  /** Sends and reads until nothing is there at once any more; the rest will wake the event loop. */
+  #rounds(): void {
+    for (let round = 0; round < ROUNDS_MAX; round++) {
+      this.#pump();
+      this.#ring.engine.collect();
+      if (this.#drain() > 0 || this.#settledCount > 0) continue;
+      this.#ring.hold(this.#ring.inFlight > 0);
+      if (this.#ring.inFlight === 0 || this.#ring.arm()) return;
+    }
+    // Completions come as fast as they are read: the event loop gets its turn before the next.
+    setImmediate(() => {
+      if (!this.#closed) this.#rounds();
+    });
+  }
+
+  #wake(): void {
+    if (this.#closed) return;
+    this.#waking = true;
+    this.#ring.engine.collect();
+    this.#drain();
+    this.#runHandovers();
+  }
+
+  /** The microtasks of what was settled ran: what they asked for goes out in one submission. */
+  #settledWake(): void {
+    this.#waking = false;
+    if (this.#closed) return;
+    this.#rounds();
+    this.#runHandovers();
+  }
+
+  #runHandovers(): void {
+    if (this.#handovers.length === 0) return;
+    const handovers = this.#handovers;
+    this.#handovers = [];
+    for (const handover of handovers) handover();
+  }
+}
+
+/** The sectors of [start, start+sectors) that lie in the block at sector `block`, as a mask. */
+function maskIn(block: number, start: number, sectors: number): number {
+  const from = Math.max(0, start - block);
+  const to = Math.min(BLOCK_SECTORS, start + sectors - block);
+  return to <= from ? 0 : ((1 << to) - 1) & ~((1 << from) - 1);
+}

@@ -1,0 +1,356 @@
+/**
+ * Dirty blocks on their way to the device, in its order.
+ *
+ *   dirty   { 3: · · 7: · 8: · … }     a sorted map of the blocks whose frames differ from the device's
+ *           ── run ──>  operations: neighbours in the file and in memory go out as one
+ *
+ * Guarantees: what could not be written stays dirty, readable, and is tried again by the next run; a frame that somebody may store into is
+ * copied when the run begins, and the copy is what is written; every range that failed is remembered until `acknowledge`.
+ * Leaves to others: when to run (`direct-access.ts`), making it durable (the sync that follows a run).
+ */
+import BTreeModule from 'sorted-btree';
+import { systemError } from '../errors.js';
+import { BLOCK_BYTES, BLOCK_SECTORS, SECTOR_BYTES } from '../memory/block-store.js';
+import type { FrameCache } from '../memory/frame-cache.js';
+import type { Caller, OperationOwner, RequestManager } from './request-manager.js';
+import { REGION_SECTORS } from './sector-array.js';
+
+const BTree = BTreeModule.default;
+
+/** A range that did not reach stable storage, and why. */
+export interface Loss {
+  offset: number;
+  length: number;
+  error: Error;
+}
+
+export class WriteBack {
+  /** The ranges that a flush could not make durable, until they are acknowledged. */
+  losses: Loss[] = [];
+  /** Told where the device has bytes up to, after each write. */
+  onWritten: (end: number) => void = () => {};
+  readonly #frames: FrameCache;
+  readonly #manager: RequestManager;
+  readonly #path: string;
+  readonly #transferLimit: number;
+  readonly #dirty = new BTree<number, number>();
+  /** Written since the last sync: block → sectors. Pinned where `#held` says so. */
+  readonly #unsynced = new Map<number, number>();
+  readonly #held = new Set<number>();
+  #running = false;
+  #outstanding = 0;
+  #failedRun = false;
+  #done: (() => void)[] = [];
+  /** Copies of writable frames' bytes that wait for memory to be written from. */
+  #copies: { block: number; mask: number; bytes: Uint8Array }[] = [];
+
+  constructor(frames: FrameCache, manager: RequestManager, path: string, transferLimit: number) {
+    this.#frames = frames;
+    this.#manager = manager;
+    this.#path = path;
+    this.#transferLimit = transferLimit;
+  }
+
+  get running(): boolean {
+    return this.#running;
+  }
+
+  /** Something could be written that was not refused by the last run. */
+  get hopeful(): boolean {
+    return this.#dirty.size > 0 && !this.#failedRun;
+  }
+
+  get unsyncedCount(): number {
+    return this.#unsynced.size;
+  }
+
+  /** The sectors of the block in `frame` differ from the device's from now on. */
+  mark(block: number, frame: number, mask: number): void {
+    this.#frames.markDirty(frame, mask);
+    this.#dirty.set(block, frame);
+    this.#failedRun = false;
+  }
+
+  /** The frame of a dirty block changed. */
+  moved(block: number, frame: number): void {
+    if (this.#dirty.has(block)) this.#dirty.set(block, frame);
+  }
+
+  /** The block's bytes are not wanted on the device any more. Not while a write of it is on its way. */
+  forget(block: number): void {
+    this.#dirty.delete(block);
+    this.#unsynced.delete(block);
+    if (this.#held.delete(block)) this.#frames.unpin(block);
+  }
+
+  /** The bytes, as they are now, of dirty frames that somebody may store into: what a flush called now has to write. */
+  snapshot(): Map<number, Uint8Array> {
+    const copies = new Map<number, Uint8Array>();
+    for (const [block, frame] of this.#dirty.entries()) {
+      if (this.#frames.writers[frame] > 0) copies.set(block, this.#frames.bytesOf(frame).slice());
+    }
+    return copies;
+  }
+
+  /** Writes everything that is dirty now; `done` when the last write ended, whether well or not. `keep`: frames stay in memory until `synced`. */
+  run(keep: boolean, copies: Map<number, Uint8Array> | undefined, done: () => void): void {
+    this.#done.push(done);
+    if (this.#running) return;
+    this.#running = true;
+    this.#failedRun = false;
+    this.#outstanding = 1;
+    const blocks: number[] = [];
+    for (const block of this.#dirty.keys()) blocks.push(block);
+    for (let i = 0; i < blocks.length; ) i += this.#send(blocks, i, keep, copies);
+    this.#release();
+  }
+
+  /** A sync succeeded: what was written before it is durable. */
+  synced(): void {
+    for (const block of this.#held) this.#frames.unpin(block);
+    this.#held.clear();
+    this.#unsynced.clear();
+  }
+
+  /** A sync failed: nothing written since the last one can be relied on. What is still in memory is dirty again, the rest is lost; all of it is named. */
+  syncFailed(result: number, size: number): void {
+    const place = { path: this.#path };
+    if (this.#unsynced.size === 0) this.#lose({ offset: 0, length: size, error: systemError(result, 'fdatasync', place) });
+    for (const [block, mask] of this.#unsynced) {
+      const frame = this.#frames.find(block);
+      if (frame >= 0 && (this.#frames.valid[frame] & mask) === mask) this.mark(block, frame, mask);
+      this.#loseBlock(block, mask, systemError(result, 'fdatasync', place));
+    }
+    for (const block of this.#held) this.#frames.unpin(block);
+    this.#held.clear();
+    this.#unsynced.clear();
+    this.#failedRun = true;
+  }
+
+  /** Gives up what is on the list: frames of it are dropped, or stay as they are while windows hold them. */
+  acknowledge(): Loss[] {
+    const losses = this.losses;
+    this.losses = [];
+    for (const { offset, length } of losses) {
+      const end = Math.ceil((offset + length) / BLOCK_BYTES);
+      const lost: [number, number][] = [];
+      this.#dirty.forRange(Math.floor(offset / BLOCK_BYTES), end, false, (block, frame) => {
+        lost.push([block, frame]);
+      });
+      for (const [block, frame] of lost) {
+        this.#dirty.delete(block);
+        this.#frames.markClean(frame, 0xff);
+        if (this.#frames.pins[frame] === 0 && !this.#frames.isBusy(frame)) this.#frames.drop(frame);
+      }
+    }
+    this.#failedRun = false;
+    return losses;
+  }
+
+  /** Sends the run of blocks that begins at `blocks[i]`; answers with how many blocks it took. */
+  #send(blocks: number[], i: number, keep: boolean, copies: Map<number, Uint8Array> | undefined): number {
+    const frames = this.#frames;
+    const first = blocks[i];
+    const frame = this.#dirty.get(first) as number;
+    const mask = frames.dirty[frame];
+    if (frames.isBusy(frame)) {
+      this.#sendLater(first, keep);
+      return 1;
+    }
+    const copy = copies?.get(first) ?? (frames.writers[frame] > 0 ? frames.bytesOf(frame).slice() : undefined);
+    if (copy !== undefined) {
+      this.#outstanding++;
+      this.#sendCopy({ block: first, mask, bytes: copy }, keep);
+      return 1;
+    }
+    const from = lowestBit(mask);
+    let end = firstGap(mask, from);
+    let took = 1;
+    if ((mask & ~runMask(from, end)) === 0) {
+      let last = frame;
+      while (end === took * BLOCK_SECTORS && i + took < blocks.length && blocks[i + took] === first + took) {
+        const next = this.#dirty.get(first + took) as number;
+        const nextMask = frames.dirty[next];
+        const reach = firstGap(nextMask, 0);
+        if (!frames.adjacent(last, next) || frames.isBusy(next) || frames.writers[next] > 0 || copies?.has(first + took)) break;
+        if (reach === 0 || (nextMask & ~runMask(0, reach)) !== 0) break;
+        if ((end - from + reach) * SECTOR_BYTES > this.#transferLimit || ((first + took) * BLOCK_SECTORS) % REGION_SECTORS === 0) break;
+        end += reach;
+        last = next;
+        took++;
+      }
+      this.#write(first * BLOCK_SECTORS + from, end - from, frame, keep);
+      return took;
+    }
+    // Dirty sectors with gaps between them: the gaps may not be valid, so each run is a write of its own.
+    for (let at = from; at < BLOCK_SECTORS; ) {
+      end = firstGap(mask, at);
+      this.#write(first * BLOCK_SECTORS + at, end - at, frame, keep);
+      at = end;
+      while (at < BLOCK_SECTORS && (mask & (1 << at)) === 0) at++;
+    }
+    return 1;
+  }
+
+  /** Writes sectors straight from their frames; `frame` is that of the first sector's block. */
+  #write(start: number, sectors: number, frame: number, keep: boolean): void {
+    const frames = this.#frames;
+    const within = start % BLOCK_SECTORS;
+    this.#outstanding++;
+    this.#manager.write(start, sectors, frames.slabOf(frame), frames.offsetOf(frame) + within * SECTOR_BYTES, this.#owner(undefined));
+    this.#took(start, sectors, keep);
+  }
+
+  /** The sectors are on their way: not dirty any more unless the write fails or they change again. */
+  #took(start: number, sectors: number, keep: boolean): void {
+    const frames = this.#frames;
+    const end = start + sectors;
+    for (let block = Math.floor(start / BLOCK_SECTORS); block * BLOCK_SECTORS < end; block++) {
+      const mask = maskOf(block, start, end);
+      const frame = frames.find(block);
+      frames.markClean(frame, mask);
+      if (frames.dirty[frame] === 0) this.#dirty.delete(block);
+      this.#unsynced.set(block, (this.#unsynced.get(block) ?? 0) | mask);
+      if (keep && !this.#held.has(block)) {
+        frames.pinFrame(frame);
+        this.#held.add(block);
+      }
+    }
+  }
+
+  /** An operation is on the block: writes it when that ended. */
+  #sendLater(block: number, keep: boolean): void {
+    this.#outstanding++;
+    const caller: Caller = {
+      first: block,
+      count: 1,
+      needFirst: 0,
+      needMiddle: 0,
+      needLast: 0,
+      store: true,
+      blocking: true,
+      handle: 0,
+      waiting: false,
+      settle: (error) => {
+        if (error === undefined) {
+          if (this.#dirty.has(block)) this.#send([block], 0, keep, undefined);
+          this.#frames.unpin(block);
+        }
+        this.#release();
+      },
+    };
+    this.#manager.request(caller);
+  }
+
+  #sendCopy(copy: { block: number; mask: number; bytes: Uint8Array }, keep: boolean): void {
+    const frames = this.#frames;
+    const scratch = frames.takeScratch();
+    if (scratch < 0) {
+      this.#copies.push(copy);
+      return;
+    }
+    frames.bytesOf(scratch).set(copy.bytes);
+    let left = 0;
+    for (let at = lowestBit(copy.mask); at < BLOCK_SECTORS; ) {
+      const end = firstGap(copy.mask, at);
+      left++;
+      this.#outstanding++;
+      const start = copy.block * BLOCK_SECTORS + at;
+      this.#manager.write(
+        start,
+        end - at,
+        frames.slabOf(scratch),
+        frames.offsetOf(scratch) + at * SECTOR_BYTES,
+        this.#owner(() => {
+          if (--left !== 0) return;
+          frames.giveScratch(scratch);
+          const next = this.#copies.shift();
+          if (next !== undefined) this.#sendCopy(next, keep);
+        }),
+      );
+      this.#took(start, end - at, keep);
+      at = end;
+      while (at < BLOCK_SECTORS && (copy.mask & (1 << at)) === 0) at++;
+    }
+    this.#release();
+  }
+
+  /** One write's ends: it may be split into several. */
+  #owner(afterwards: (() => void) | undefined): OperationOwner {
+    let pending = 1;
+    return {
+      operationSplit: () => {
+        pending++;
+      },
+      operationEnded: (start, sectors, result) => {
+        if (result < 0) this.#failed(start, sectors, result);
+        else this.onWritten((start + sectors) * SECTOR_BYTES);
+        if (--pending !== 0) return;
+        afterwards?.();
+        this.#release();
+      },
+    };
+  }
+
+  #failed(start: number, sectors: number, result: number): void {
+    this.#failedRun = true;
+    const end = start + sectors;
+    for (let block = Math.floor(start / BLOCK_SECTORS); block * BLOCK_SECTORS < end; block++) {
+      const mask = maskOf(block, start, end);
+      const unsynced = (this.#unsynced.get(block) ?? 0) & ~mask;
+      const frame = this.#frames.find(block);
+      this.#frames.markDirty(frame, mask);
+      this.#dirty.set(block, frame);
+      if (unsynced !== 0) this.#unsynced.set(block, unsynced);
+      else {
+        this.#unsynced.delete(block);
+        if (this.#held.delete(block)) this.#frames.unpinFrame(frame);
+      }
+    }
+    const offset = start * SECTOR_BYTES;
+    const length = sectors * SECTOR_BYTES;
+    this.#lose({ offset, length, error: systemError(result, 'write', { path: this.#path, offset, length }) });
+  }
+
+  #loseBlock(block: number, mask: number, error: Error): void {
+    const from = lowestBit(mask);
+    const to = 32 - Math.clz32(mask);
+    this.#lose({ offset: block * BLOCK_BYTES + from * SECTOR_BYTES, length: (to - from) * SECTOR_BYTES, error });
+  }
+
+  #lose(loss: Loss): void {
+    const last = this.losses[this.losses.length - 1];
+    if (last !== undefined && last.offset + last.length === loss.offset && (last.error as { code?: string }).code === (loss.error as { code?: string }).code) {
+      last.length += loss.length;
+      return;
+    }
+    if (!this.losses.some((known) => known.offset <= loss.offset && known.offset + known.length >= loss.offset + loss.length)) this.losses.push(loss);
+  }
+
+  #release(): void {
+    if (--this.#outstanding !== 0) return;
+    this.#running = false;
+    const done = this.#done;
+    this.#done = [];
+    for (const tell of done) tell();
+  }
+}
+
+function lowestBit(mask: number): number {
+  return 31 - Math.clz32(mask & -mask);
+}
+
+/** The first bit from `at` on that is not set. */
+function firstGap(mask: number, at: number): number {
+  let end = at;
+  while (end < BLOCK_SECTORS && mask & (1 << end)) end++;
+  return end;
+}
+
+function runMask(from: number, to: number): number {
+  return ((1 << to) - 1) & ~((1 << from) - 1);
+}
+
+function maskOf(block: number, start: number, end: number): number {
+  return runMask(Math.max(0, start - block * BLOCK_SECTORS), Math.min(BLOCK_SECTORS, end - block * BLOCK_SECTORS));
+}

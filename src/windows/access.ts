@@ -1,0 +1,81 @@
+/**
+ * The two ways to a file's bytes, as `file.ts` sees them: `direct-access.ts` (own frames) and `mapped-access.ts` (the kernel's page cache).
+ *
+ * Offsets and lengths are checked and clipped to the file before they come here; a length is never 0.
+ */
+import type { Mutation } from '../requests/mutation-queue.js';
+import type { Caller, RequestManager } from '../requests/request-manager.js';
+import type { Loss } from '../requests/write-back.js';
+import type { Ground } from './ground.js';
+import type { FileWindow, WindowOwner } from './window.js';
+
+/** A mutation that can be taken back while nothing of it has happened. */
+export interface StoreMutation extends Mutation {
+  /** True if it was taken back: nothing of it is written, and `done` was called with `error`. */
+  abort(error: Error): boolean;
+}
+
+export interface PageCounts {
+  pages: number;
+  cached: number;
+  dirty: number;
+  writeback: number;
+  evicted: number;
+}
+
+export interface AccessCounts {
+  readAheadBytes: number;
+  readAheadUnused: number;
+  gatheredBytes: number;
+  evictions: number;
+}
+
+export interface Access extends WindowOwner {
+  readonly manager: RequestManager;
+  readonly ground: Ground;
+  /** Bytes that `read`, `prefetch` and `write` ask for at once at most. */
+  readonly pieceBytes: number;
+  readonly counts: AccessCounts;
+
+  /** The window, if its bytes are in memory. */
+  tryWindow(offset: number, length: number, writable: boolean): FileWindow | undefined;
+  /** What has to be asked of the manager for a range; `settle` as in `Caller`. */
+  caller(offset: number, length: number, writable: boolean, blocking: boolean, settle: (error: Error | undefined) => void): Caller;
+  /** Throws for a range that memory could never hold at once. */
+  checkRoom(offset: number, length: number): void;
+  /** After the caller of this very range was settled well: takes its pins over, clipped to what the file has by now. */
+  windowFrom(offset: number, length: number, writable: boolean): FileWindow;
+  /** What has to happen before a writable window over the range can be made, if anything. */
+  prepare(offset: number, length: number, settle: (error: Error | undefined) => void): Mutation | undefined;
+  /** Copies to `target` if all of it is in memory. */
+  tryCopy(target: Uint8Array, offset: number): boolean;
+  /** After a caller of the range was settled well: copies what the file has by now and gives the pins back. Answers with the bytes copied. */
+  copyFrom(target: Uint8Array, offset: number): number;
+  /** After a caller of the range was settled well: gives the pins back. */
+  giveBack(offset: number, length: number): void;
+  /** Reads with the calling thread waiting; everything accepted before was done. */
+  readBlocking(target: Uint8Array, offset: number): number;
+
+  /** Takes the bytes at once, if nothing has to be waited for. */
+  tryStore(source: Uint8Array, offset: number): boolean;
+  store(source: Uint8Array, offset: number, settle: (error: Error | undefined) => void): StoreMutation;
+  flush(settle: (error: Error | undefined) => void): Mutation;
+  resize(size: number, settle: (error: Error | undefined) => void): Mutation;
+  allocate(offset: number, length: number, settle: (error: Error | undefined) => void): Mutation;
+  discard(offset: number, length: number, settle: (error: Error | undefined) => void): Mutation;
+  /** There is something that a flush would have to make durable. */
+  readonly unflushed: boolean;
+  /** Counts calls of `markDirty`. */
+  readonly marks: number;
+  acknowledge(): Loss[];
+
+  evict(offset: number, length: number): Promise<void>;
+  residency(offset: number, length: number): PageCounts;
+  /** The file grew, by us or by others. */
+  grown(size: number): void;
+  /** Nobody gets memory any more: is something under way that will free some? */
+  pressure(): boolean;
+  cacheFull(caller: Caller): Error;
+  /** Puts zero pages under everything and frees it. Nothing is in flight. */
+  close(): void;
+}

@@ -1,0 +1,434 @@
+/**
+ * Direct mode: what changes a file. Bytes are copied into frames when a write is accepted, and go to the device with the next flush (or before, when dirty
+ * frames fill half of the cache).
+ *
+ *   write ──copy──> frames (dirty) ──flush──> device ──truncate to the logical size──> sync
+ *
+ * Guarantees: a sector that a write covers only in part is read before (once), unless nothing of the file was in it; bytes under a
+ * device write do not change; the file never keeps padding past a flush; nothing is forgotten because a write of it failed.
+ * Leaves to others: order among changes (`mutation-queue.ts`), the writing itself (`write-back.ts`).
+ */
+import { systemError } from '../errors.js';
+import { OP_ALLOCATE, OP_DISCARD, OP_SYNC, OP_TRUNCATE } from '../io/engine.js';
+import { ABSENT, ALL_SECTORS, BLOCK_BYTES, BLOCK_SECTORS, HELD, SECTOR_BYTES } from '../memory/block-store.js';
+import type { FrameCache } from '../memory/frame-cache.js';
+import { CAUSE_TRUNCATE } from '../memory/validity.js';
+import type { Mutation } from '../requests/mutation-queue.js';
+import type { Caller, RequestManager } from '../requests/request-manager.js';
+import { type Loss, WriteBack } from '../requests/write-back.js';
+import type { StoreMutation } from './access.js';
+import { control } from './control.js';
+import { blocksOver, type DirectAccessOptions } from './direct-access.js';
+import { flushFailed } from './flush-failed.js';
+import type { Ground } from './ground.js';
+
+/** Share of the cache that may be dirty before writes wait for write-back. */
+const DIRTY_SHARE = 0.5;
+
+export class DirectWrites {
+  readonly #ground: Ground;
+  readonly #manager: RequestManager;
+  readonly #frames: FrameCache;
+  readonly #back: WriteBack;
+  readonly #kind: 'file' | 'block-device';
+  /** Sectors of a unit: what is dirty together, because the device takes no less. */
+  readonly #unitSectors: number;
+  readonly #pieceBytes: number;
+  readonly #dirtyMax: number;
+  readonly #onInvalidate: (from: number, length: number) => void;
+  readonly #hasWaiting: () => boolean;
+  /** The device has to be asked to make something durable; true at first, for what others wrote before. */
+  #unsynced = true;
+  /** Copies that flushes further back in the queue will write: writes accepted before them still go in. */
+  readonly #copies = new Set<Map<number, Uint8Array>>();
+
+  constructor(options: DirectAccessOptions, pieceBytes: number) {
+    this.#ground = options.ground;
+    this.#manager = options.manager;
+    this.#frames = options.frames;
+    this.#kind = options.kind;
+    this.#unitSectors = Math.max(1, options.writeAlignment / SECTOR_BYTES);
+    this.#pieceBytes = pieceBytes;
+    this.#dirtyMax = Math.max(1, Math.floor(options.frames.frames * DIRTY_SHARE));
+    this.#onInvalidate = options.onInvalidate;
+    this.#hasWaiting = () => options.mutations.length > 0;
+    this.#back = new WriteBack(options.frames, options.manager, options.ground.path, options.transferLimit);
+    this.#back.onWritten = (end) => {
+      // Padding behind the logical end is on the device until the flush cuts it off.
+      if (end > this.#ground.committed) this.#ground.committed = end;
+    };
+  }
+
+  get unflushed(): boolean {
+    return this.#unsynced || this.#frames.dirtyCount > 0 || this.#back.losses.length > 0;
+  }
+
+  /** The request manager lacks frames: starts writing dirty ones, unless that was tried and failed. */
+  pressure(): boolean {
+    if (this.#back.running) return true;
+    if (!this.#back.hopeful) return false;
+    this.#back.run(false, undefined, () => this.#manager.schedule());
+    return true;
+  }
+
+  acknowledge(): Loss[] {
+    return this.#back.acknowledge();
+  }
+
+  moved(first: number, count: number, frame: number): void {
+    for (let i = 0; i < count; i++) this.#back.moved(first + i, frame + i);
+  }
+
+  /** Bytes [start, end) of a writable window at `offset`, whose first block is in `frame`. */
+  mark(frame: number, offset: number, start: number, end: number): void {
+    const base = Math.floor(offset / BLOCK_BYTES);
+    for (let at = offset + start; at < offset + end; ) {
+      const block = Math.floor(at / BLOCK_BYTES);
+      const within = at - block * BLOCK_BYTES;
+      const to = Math.min(BLOCK_BYTES, offset + end - block * BLOCK_BYTES);
+      this.#back.mark(block, frame + (block - base), this.#units(within, to));
+      at = (block + 1) * BLOCK_BYTES;
+    }
+    this.#unsynced = true;
+  }
+
+  // Write
+
+  tryStore(source: Uint8Array, offset: number): boolean {
+    const length = source.length;
+    if (length > this.#pieceBytes || this.#frames.dirtyCount >= this.#dirtyMax) return false;
+    const frames = this.#frames;
+    const first = Math.floor(offset / BLOCK_BYTES);
+    const count = blocksOver(offset, length);
+    let absent = 0;
+    let idle = 0;
+    for (let i = 0; i < count; i++) {
+      const need = this.#needed(first + i, offset, length);
+      const state = frames.state(first + i, need, true);
+      if (state === HELD) return false;
+      if (state !== ABSENT) {
+        if (frames.idle(first + i)) idle++;
+        continue;
+      }
+      if (need !== 0) return false;
+      absent++;
+    }
+    if (absent > frames.room() - idle) return false;
+    for (let i = 0; i < count; i++) if (frames.state(first + i, 0, true) !== ABSENT) frames.pin(first + i);
+    for (let i = 0; i < count; i++) {
+      if (frames.find(first + i) >= 0) continue;
+      let run = 1;
+      while (i + run < count && frames.find(first + i + run) < 0) run++;
+      const got = frames.take(first + i, run);
+      for (let taken = 0; taken < got; taken++) frames.pin(first + i + taken);
+      i += got - 1;
+    }
+    this.#apply(source, offset);
+    for (let i = 0; i < count; i++) frames.unpin(first + i);
+    return true;
+  }
+
+  store(source: Uint8Array, offset: number, settle: (error: Error | undefined) => void): StoreMutation {
+    const length = source.length;
+    let finish: ((error?: Error) => void) | undefined;
+    let waitingFor: Caller | undefined;
+    let taken = 0;
+    const step = (): void => {
+      if (taken === length) {
+        finish?.();
+        return;
+      }
+      if (this.#frames.dirtyCount >= this.#dirtyMax && this.#back.hopeful) {
+        this.#back.run(false, undefined, step);
+        return;
+      }
+      const at = offset + taken;
+      const piece = source.subarray(taken, taken + Math.min(length - taken, this.#pieceBytes - (at % BLOCK_BYTES)));
+      const count = blocksOver(at, piece.length);
+      const block = Math.floor(at / BLOCK_BYTES);
+      waitingFor = {
+        first: block,
+        count,
+        needFirst: this.#needed(block, at, piece.length),
+        needMiddle: 0,
+        needLast: this.#needed(block + count - 1, at, piece.length),
+        store: true,
+        blocking: false,
+        handle: 0,
+        waiting: false,
+        settle: (error) => {
+          waitingFor = undefined;
+          if (error !== undefined) {
+            finish?.(error);
+            return;
+          }
+          this.#apply(piece, at);
+          for (let i = 0; i < count; i++) this.#frames.unpin(block + i);
+          taken += piece.length;
+          step();
+        },
+      };
+      this.#manager.request(waitingFor);
+    };
+    return {
+      from: offset,
+      to: offset + length,
+      sizeAfter: (size) => Math.max(size, offset + length),
+      start: (done) => {
+        finish = done;
+        step();
+      },
+      settle,
+      abort: (error) => {
+        if (taken > 0 || waitingFor === undefined) return false;
+        this.#manager.abandon(waitingFor);
+        waitingFor = undefined;
+        const done = finish;
+        finish = undefined;
+        done?.(error);
+        return true;
+      },
+    };
+  }
+
+  /** Sectors of the block that must be read before bytes [offset, offset+length) can be stored: units covered in part that hold bytes of the file. */
+  #needed(block: number, offset: number, length: number): number {
+    const start = block * BLOCK_BYTES;
+    const from = Math.max(0, offset - start);
+    const to = Math.min(BLOCK_BYTES, offset + length - start);
+    const end = this.#ground.logical - start;
+    const unit = this.#unitSectors * SECTOR_BYTES;
+    let need = 0;
+    for (const at of [from - (from % unit), to - 1 - ((to - 1) % unit)]) {
+      const inFile = Math.min(end, at + unit);
+      if (inFile > at && (from > at || to < inFile)) need |= this.#units(at, at + unit);
+    }
+    return need;
+  }
+
+  /** The sectors of the units that bytes [from, to) of a block touch. */
+  #units(from: number, to: number): number {
+    const unit = this.#unitSectors;
+    const first = Math.floor(from / SECTOR_BYTES / unit) * unit;
+    const last = Math.ceil(to / SECTOR_BYTES / unit) * unit;
+    return ((1 << last) - 1) & ~((1 << first) - 1);
+  }
+
+  /** Copies into the frames of the pinned blocks under [offset, offset+source.length). */
+  #apply(source: Uint8Array, offset: number): void {
+    const frames = this.#frames;
+    const end = offset + source.length;
+    for (let at = offset; at < end; ) {
+      const block = Math.floor(at / BLOCK_BYTES);
+      const within = at - block * BLOCK_BYTES;
+      const to = Math.min(BLOCK_BYTES, end - block * BLOCK_BYTES);
+      const frame = frames.find(block);
+      const mask = this.#units(within, to);
+      const bytes = frames.bytesOf(frame);
+      const fresh = mask & ~frames.valid[frame];
+      if (fresh !== 0) {
+        // Not in the file so far, or about to be covered: what is left of these units is zeros.
+        for (let sector = 0; sector < BLOCK_SECTORS; sector++) {
+          if (fresh & (1 << sector)) bytes.fill(0, sector * SECTOR_BYTES, (sector + 1) * SECTOR_BYTES);
+        }
+      }
+      const part = source.subarray(at - offset, at - offset + to - within);
+      bytes.set(part, within);
+      for (const copies of this.#copies) copies.get(block)?.set(part, within);
+      frames.markValid(frame, mask);
+      this.#back.mark(block, frame, mask);
+      at += to - within;
+    }
+    if (end > this.#ground.logical) this.#ground.logical = end;
+    this.#unsynced = true;
+  }
+
+  // Flush
+
+  flush(settle: (error: Error | undefined) => void): Mutation {
+    // With the queue empty it begins within this call, and takes the bytes as they are then.
+    const copies = this.#hasWaiting() ? this.#back.snapshot() : undefined;
+    if (copies !== undefined && copies.size > 0) this.#copies.add(copies);
+    return {
+      from: 0,
+      to: 0,
+      sizeAfter: (size) => size,
+      start: (done) => {
+        if (copies !== undefined) this.#copies.delete(copies);
+        if (!this.unflushed) {
+          done();
+          return;
+        }
+        this.#back.run(true, copies, () => this.#fitSize(done));
+      },
+      settle,
+    };
+  }
+
+  #fitSize(done: (error?: Error) => void): void {
+    const { logical, committed, path } = this.#ground;
+    if (this.#kind === 'block-device' || logical === committed) {
+      this.#sync(done);
+      return;
+    }
+    control(this.#manager, { opcode: OP_TRUNCATE, position: logical, length: 0 }, (result) => {
+      if (result < 0) {
+        this.#back.losses.push({ offset: 0, length: logical, error: systemError(result, 'ftruncate', { path }) });
+        done(flushFailed(path, this.#back.losses));
+        return;
+      }
+      this.#ground.committed = logical;
+      this.#sync(done);
+    });
+  }
+
+  #sync(done: (error?: Error) => void): void {
+    const { logical, path } = this.#ground;
+    this.#unsynced = false;
+    control(this.#manager, { opcode: OP_SYNC, position: 0, length: 0 }, (result) => {
+      if (result < 0) {
+        this.#unsynced = true;
+        this.#back.syncFailed(result, logical);
+      } else {
+        this.#back.synced();
+      }
+      if (this.#back.losses.length > 0) {
+        this.#unsynced = true;
+        done(flushFailed(path, this.#back.losses));
+      } else {
+        done();
+      }
+    });
+  }
+
+  // Size and space
+
+  resize(size: number, settle: (error: Error | undefined) => void): Mutation {
+    const ground = this.#ground;
+    return {
+      from: Math.min(size, ground.logical),
+      to: Number.MAX_SAFE_INTEGER,
+      sizeAfter: () => size,
+      start: (done) => {
+        this.#unsynced = true;
+        const finish = (result: number): void => {
+          this.#manager.readmit();
+          if (result < 0) {
+            done(systemError(result, 'ftruncate', { path: ground.path, offset: size }));
+            return;
+          }
+          const before = ground.logical;
+          ground.committed = size;
+          ground.logical = size;
+          if (size < before) this.#cut(size, before);
+          done();
+        };
+        const truncate = (): void => control(this.#manager, { opcode: OP_TRUNCATE, position: size, length: 0 }, finish);
+        if (size >= ground.logical) truncate();
+        else this.#manager.exclude(Math.floor(size / BLOCK_BYTES) * BLOCK_SECTORS, LAST_SECTOR, truncate);
+      },
+      settle,
+    };
+  }
+
+  /** The file ends at `size` now: frames behind it are dropped, older views of them read as zeros. */
+  #cut(size: number, before: number): void {
+    const frames = this.#frames;
+    const last = Math.floor(size / BLOCK_BYTES);
+    const within = size - last * BLOCK_BYTES;
+    frames.forEachIn(within === 0 ? last : last + 1, Number.POSITIVE_INFINITY, (frame) => {
+      this.#back.forget(frames.blockOf[frame]);
+      if (frames.pins[frame] > 0) frames.bytesOf(frame).fill(0);
+      frames.drop(frame);
+    });
+    const tail = within === 0 ? -1 : frames.find(last);
+    if (tail >= 0) frames.bytesOf(tail).fill(0, within);
+    this.#ground.cut(size, CAUSE_TRUNCATE);
+    this.#onInvalidate(size, before - size);
+  }
+
+  allocate(offset: number, length: number, settle: (error: Error | undefined) => void): Mutation {
+    const ground = this.#ground;
+    const end = offset + length;
+    return {
+      from: offset,
+      to: end,
+      sizeAfter: (size) => Math.max(size, end),
+      start: (done) => {
+        this.#unsynced = true;
+        control(this.#manager, { opcode: OP_ALLOCATE, position: offset, length }, (result) => {
+          if (result < 0) {
+            done(systemError(result, 'fallocate', { path: ground.path, offset, length }));
+            return;
+          }
+          if (end > ground.committed) ground.committed = end;
+          if (end > ground.logical) ground.logical = end;
+          done();
+        });
+      },
+      settle,
+    };
+  }
+
+  discard(offset: number, length: number, settle: (error: Error | undefined) => void): Mutation {
+    const ground = this.#ground;
+    const device = this.#kind === 'block-device';
+    // A device discards whole units only; what of the range lies in others stays.
+    const unit = device ? this.#unitSectors * SECTOR_BYTES : 1;
+    const from = Math.ceil(offset / unit) * unit;
+    const to = Math.max(from, Math.floor((offset + length) / unit) * unit);
+    const firstSector = Math.floor(from / BLOCK_BYTES) * BLOCK_SECTORS;
+    const pastSector = Math.ceil(to / BLOCK_BYTES) * BLOCK_SECTORS;
+    return {
+      from: offset,
+      to: offset + length,
+      sizeAfter: (size) => size,
+      start: (done) => {
+        if (to === from) {
+          done();
+          return;
+        }
+        this.#unsynced = true;
+        this.#manager.exclude(firstSector, pastSector, () => {
+          control(this.#manager, { opcode: OP_DISCARD, position: from, length: to - from }, (result) => {
+            this.#manager.readmit();
+            if (result < 0) {
+              done(systemError(result, device ? 'BLKDISCARD' : 'fallocate', { path: ground.path, offset: from, length: to - from }));
+              return;
+            }
+            this.#clear(from, to, device);
+            done();
+          });
+        });
+      },
+      settle,
+    };
+  }
+
+  /** The frames of [from, to) after a hole was punched there: zeros, and nothing to write where all of a block is in the hole. */
+  #clear(from: number, to: number, device: boolean): void {
+    const frames = this.#frames;
+    const first = Math.floor(from / BLOCK_BYTES);
+    frames.forEachIn(first, Math.ceil(to / BLOCK_BYTES), (frame) => {
+      const start = frames.blockOf[frame] * BLOCK_BYTES;
+      const whole = from <= start && to >= start + BLOCK_BYTES;
+      if (device) {
+        // What a device answers for a discarded sector is its own affair: the frame is only forgotten, unless a window shows it.
+        if (!whole) return;
+        this.#back.forget(frames.blockOf[frame]);
+        frames.markClean(frame, ALL_SECTORS);
+        if (frames.pins[frame] === 0) frames.drop(frame);
+        return;
+      }
+      frames.bytesOf(frame).fill(0, Math.max(0, from - start), Math.min(BLOCK_BYTES, to - start));
+      for (const copies of this.#copies) copies.get(frames.blockOf[frame])?.fill(0, Math.max(0, from - start), Math.min(BLOCK_BYTES, to - start));
+      if (!whole) return;
+      this.#back.forget(frames.blockOf[frame]);
+      frames.markClean(frame, ALL_SECTORS);
+      frames.markValid(frame, ALL_SECTORS);
+    });
+  }
+}
+
+/** Behind every sector that a file can have. */
+const LAST_SECTOR = Number.MAX_SAFE_INTEGER / SECTOR_BYTES;

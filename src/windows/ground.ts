@@ -1,0 +1,71 @@
+/**
+ * What windows stand on: the sizes of a file, and whether its bytes can still be had.
+ *
+ *   logical    what readers see: every accepted write counts
+ *   committed  where the device has bytes up to; behind while a grown end is not written yet, ahead by the padding of a direct write until the flush
+ *
+ * Guarantees: a window is refused from the moment that its range was cut, its file closed or its device lost; windows before a cut stay good.
+ * Leaves to others: finding out (`unplug/`), re-pointing the memory (`memory/`).
+ */
+import { CAUSE_CLOSE, causeError } from '../memory/validity.js';
+import { Cuts } from './cuts.js';
+import type { FileWindow } from './window.js';
+
+export class Ground {
+  readonly path: string;
+  logical: number;
+  committed: number;
+  /** Grows by one each time that windows were invalidated. */
+  generation = 0;
+  /** Windows that have references. */
+  live = 0;
+  invalidations = 0;
+  /** The file's word in the validity table: not 0 once the whole of it is gone. */
+  readonly #words: Int32Array;
+  readonly #word: number;
+  readonly #cuts = new Cuts();
+  closed = false;
+
+  constructor(path: string, size: number, words: Int32Array, word: number) {
+    this.path = path;
+    this.logical = size;
+    this.committed = size;
+    this.#words = words;
+    this.#word = word;
+  }
+
+  /** Why the window's bytes are not the file's any more; 0 if they are. */
+  causeOf(window: FileWindow): number {
+    if (this.closed) return CAUSE_CLOSE;
+    const whole = this.#words[this.#word];
+    if (whole !== 0) return whole;
+    if (window.generation === this.generation) return 0;
+    return this.#cuts.causeFor(window.generation, window.offset + window.length);
+  }
+
+  check(window: FileWindow): void {
+    const cause = this.causeOf(window);
+    if (cause !== 0) throw causeError(cause, { path: this.path, offset: window.offset, length: window.length });
+  }
+
+  /** The bytes from `from` on are gone, for every window made so far. */
+  cut(from: number, cause: number): void {
+    this.generation++;
+    this.invalidations++;
+    if (this.live > 0) this.#cuts.add(this.generation, from, cause);
+  }
+
+  /** For good. The word can be given to another file after this. */
+  close(): void {
+    this.closed = true;
+    this.generation++;
+  }
+
+  windowMade(): void {
+    this.live++;
+  }
+
+  windowDropped(): void {
+    if (--this.live === 0) this.#cuts.clear();
+  }
+}

@@ -1,0 +1,515 @@
+/**
+ * Page-cache mode: windows are views of the file's standing mapping.
+ *
+ *   read windows      a private mapping: stores stay in this process and vanish when residency is next proved
+ *   writable windows  a shared mapping, over blocks that were allocated before: a store into a hole on a full disk is SIGBUS
+ *
+ * Guarantees: a window is answered only for pages that are in memory; missing ones are read in by the ring (never by a fault of the event loop); a cell under a
+ * window is not unmapped by `evict`.
+ * Leaves to others: residency (`memory/mapping.ts`), filling (`requests/` over `memory/fill-store.ts`).
+ */
+import { readSync } from 'node:fs';
+import { assertionError, systemError } from '../errors.js';
+import { type Engine, FLAG_ASYNC, OP_ALLOCATE, OP_DISCARD, OP_EVICT, OP_SYNC, OP_TRUNCATE, OP_WRITE, type Slab } from '../io/engine.js';
+import { native } from '../io/native.js';
+import { ALL_SECTORS, BLOCK_BYTES } from '../memory/block-store.js';
+import { FillStore, SCRATCH_BYTES } from '../memory/fill-store.js';
+import { CELL_BYTES, FileMapping } from '../memory/mapping.js';
+import { createSlab } from '../memory/slab.js';
+import { CAUSE_TRUNCATE, causeError, validity } from '../memory/validity.js';
+import type { Mutation } from '../requests/mutation-queue.js';
+import type { Caller, RequestManager } from '../requests/request-manager.js';
+import type { Loss } from '../requests/write-back.js';
+import type { Access, AccessCounts, PageCounts, StoreMutation } from './access.js';
+import { control } from './control.js';
+import { blocksOver } from './direct-access.js';
+import { flushFailed } from './flush-failed.js';
+import type { Ground } from './ground.js';
+import { FileWindow } from './window.js';
+
+/** Bytes of the slab that writes are copied into. */
+const WRITE_BYTES = 1 << 20;
+const EOPNOTSUPP = -95;
+const ENOSYS = -38;
+
+export interface MappedAccessOptions {
+  fd: number;
+  ground: Ground;
+  engine: Engine;
+  kind: 'file' | 'block-device';
+  trustMincore: boolean;
+  onInvalidate: (from: number, length: number) => void;
+}
+
+export class MappedAccess implements Access {
+  readonly path: string;
+  readonly ground: Ground;
+  readonly pieceBytes = WRITE_BYTES;
+  readonly fillStore: FillStore;
+  #manager: RequestManager | undefined;
+  readonly #fd: number;
+  readonly #kind: 'file' | 'block-device';
+  readonly #trustMincore: boolean;
+  readonly #onInvalidate: (from: number, length: number) => void;
+  readonly #mapping: FileMapping;
+  readonly #scratch: Slab;
+  readonly #outgoing: Slab;
+  readonly #outgoingBytes: Uint8Array;
+  readonly #outgoingSlab: number;
+  readonly #words = validity().words;
+  /** For writable windows; made with the first. */
+  #shared: FileMapping | undefined;
+  /** Cells whose blocks are allocated up to the size of the file then. */
+  readonly #allocated = new Set<number>();
+  /** Live windows over each cell of the file. */
+  #users = new Uint32Array(16);
+  /** A view of the private mapping was handed out: JavaScript may have stored into it. */
+  #exposed = false;
+  marks = 0;
+  #unsynced = true;
+  #losses: Loss[] = [];
+
+  constructor(options: MappedAccessOptions) {
+    this.path = options.ground.path;
+    this.ground = options.ground;
+    this.#fd = options.fd;
+    this.#kind = options.kind;
+    this.#trustMincore = options.trustMincore;
+    this.#onInvalidate = options.onInvalidate;
+    this.#mapping = this.#map(false);
+    this.#scratch = createSlab(SCRATCH_BYTES);
+    this.#outgoing = createSlab(WRITE_BYTES);
+    this.#outgoingBytes = new Uint8Array(this.#outgoing.shared);
+    this.fillStore = new FillStore(this.#mapping, options.engine.addSlab(this.#scratch));
+    this.#outgoingSlab = options.engine.addSlab(this.#outgoing);
+  }
+
+  /** The manager fills through this object's store, so it is made after it. */
+  attach(manager: RequestManager): void {
+    this.#manager = manager;
+    this.fillStore.operations = manager.operations;
+  }
+
+  get manager(): RequestManager {
+    if (this.#manager === undefined) throw assertionError('used before it was attached');
+    return this.#manager;
+  }
+
+  get counts(): AccessCounts {
+    return { readAheadBytes: 0, readAheadUnused: 0, gatheredBytes: 0, evictions: 0 };
+  }
+
+  tryWindow(offset: number, length: number, writable: boolean): FileWindow | undefined {
+    if (writable && !this.#isAllocated(offset, length)) return undefined;
+    const mapping = writable ? this.#sharedMapping() : this.#mapping;
+    if (!mapping.resident(offset, length)) return undefined;
+    return this.#make(offset, length, writable);
+  }
+
+  caller(offset: number, length: number, _writable: boolean, blocking: boolean, settle: (error: Error | undefined) => void): Caller {
+    return {
+      first: Math.floor(offset / BLOCK_BYTES),
+      count: blocksOver(offset, length),
+      needFirst: ALL_SECTORS,
+      needMiddle: ALL_SECTORS,
+      needLast: ALL_SECTORS,
+      store: false,
+      blocking,
+      handle: 0,
+      waiting: false,
+      settle,
+    };
+  }
+
+  checkRoom(): void {}
+
+  windowFrom(offset: number, length: number, writable: boolean): FileWindow {
+    return this.#make(offset, Math.max(0, Math.min(length, this.ground.logical - offset)), writable);
+  }
+
+  tryCopy(target: Uint8Array, offset: number): boolean {
+    if (!this.#mapping.resident(offset, target.length)) return false;
+    return this.#copy(target, offset);
+  }
+
+  copyFrom(target: Uint8Array, offset: number): number {
+    const length = Math.max(0, Math.min(target.length, this.ground.logical - offset));
+    if (length > 0) this.#copy(target.subarray(0, length), offset);
+    return length;
+  }
+
+  giveBack(): void {}
+
+  readBlocking(target: Uint8Array, offset: number): number {
+    let done = 0;
+    while (done < target.length) {
+      const count = readSync(this.#fd, target, done, target.length - done, offset + done);
+      if (count === 0) break;
+      done += count;
+    }
+    return done;
+  }
+
+  // WindowOwner
+
+  check(window: FileWindow): void {
+    this.ground.check(window);
+    const cause = this.#cellCause(window);
+    if (cause !== 0) throw causeError(cause, { path: this.path, offset: window.offset, length: window.length });
+  }
+
+  isValid(window: FileWindow): boolean {
+    return this.ground.causeOf(window) === 0 && this.#cellCause(window) === 0;
+  }
+
+  view(window: FileWindow): Uint8Array {
+    if (window.segment === undefined) return new Uint8Array(new ArrayBuffer(BLOCK_BYTES), window.offset % BLOCK_BYTES, 0);
+    if (!window.writable) this.#exposed = true;
+    return new Uint8Array(window.segment.buffer, window.place, window.length);
+  }
+
+  areas(window: FileWindow): readonly Uint8Array[] {
+    return [window.bytes];
+  }
+
+  mark(): void {
+    this.marks++;
+    // The kernel knows which pages of a shared mapping were stored into.
+    this.#unsynced = true;
+  }
+
+  dropped(window: FileWindow): void {
+    this.ground.windowDropped();
+    if (window.segment !== undefined) this.#use(window, -1);
+  }
+
+  // Changes
+
+  get unflushed(): boolean {
+    return this.#unsynced || this.#losses.length > 0;
+  }
+
+  /** Any buffered write can wait for the device or for dirty pages to be written: never on the event loop. */
+  tryStore(): boolean {
+    return false;
+  }
+
+  store(source: Uint8Array, offset: number, settle: (error: Error | undefined) => void): StoreMutation {
+    const length = source.length;
+    let written = 0;
+    const step = (done: (error?: Error) => void): void => {
+      if (written === length) {
+        done();
+        return;
+      }
+      const bytes = Math.min(length - written, WRITE_BYTES);
+      this.#outgoingBytes.set(source.subarray(written, written + bytes));
+      this.#writeOut(offset + written, bytes, (error) => {
+        if (error !== undefined) {
+          done(error);
+          return;
+        }
+        written += bytes;
+        step(done);
+      });
+    };
+    return {
+      from: offset,
+      to: offset + length,
+      sizeAfter: (size) => Math.max(size, offset + length),
+      start: (done) => {
+        this.#unsynced = true;
+        step(done);
+      },
+      settle,
+      // Begun means that the first bytes were taken.
+      abort: () => false,
+    };
+  }
+
+  /** Writes the first `bytes` of the outgoing slab. */
+  #writeOut(position: number, bytes: number, ended: (error?: Error) => void, from = 0): void {
+    const command = { opcode: OP_WRITE | FLAG_ASYNC, position: position + from, length: bytes - from, slab: this.#outgoingSlab, offset: from };
+    control(this.manager, command, (result) => {
+      if (result <= 0) {
+        ended(systemError(result === 0 ? -5 : result, 'write', { path: this.path, offset: position + from, length: bytes - from }));
+        return;
+      }
+      this.manager.counts.deviceWrites++;
+      this.manager.counts.deviceWriteBytes += result;
+      this.#reached(position + from + result);
+      if (from + result < bytes) this.#writeOut(position, bytes, ended, from + result);
+      else ended();
+    });
+  }
+
+  flush(settle: (error: Error | undefined) => void): Mutation {
+    return {
+      from: 0,
+      to: 0,
+      sizeAfter: (size) => size,
+      start: (done) => {
+        if (!this.unflushed) {
+          done();
+          return;
+        }
+        this.#unsynced = false;
+        control(this.manager, { opcode: OP_SYNC, position: 0, length: 0 }, (result) => {
+          if (result < 0) {
+            this.#unsynced = true;
+            const error = systemError(result, 'fdatasync', { path: this.path });
+            if (this.#losses.length === 0) this.#losses.push({ offset: 0, length: this.ground.logical, error });
+          }
+          done(this.#losses.length > 0 ? flushFailed(this.path, this.#losses) : undefined);
+        });
+      },
+      settle,
+    };
+  }
+
+  acknowledge(): Loss[] {
+    const losses = this.#losses;
+    this.#losses = [];
+    return losses;
+  }
+
+  resize(size: number, settle: (error: Error | undefined) => void): Mutation {
+    const ground = this.ground;
+    return {
+      from: Math.min(size, ground.logical),
+      to: Number.MAX_SAFE_INTEGER,
+      sizeAfter: () => size,
+      start: (done) => {
+        this.#unsynced = true;
+        const before = ground.logical;
+        if (size < before) {
+          try {
+            // Before the file shrinks: a touch behind its end would be SIGBUS.
+            this.#mapping.cut(before, size);
+            this.#shared?.cut(before, size);
+          } catch (error) {
+            done(error as Error);
+            return;
+          }
+          ground.cut(size, CAUSE_TRUNCATE);
+          ground.logical = size;
+          this.#forgetAllocated(size, before);
+        }
+        control(this.manager, { opcode: OP_TRUNCATE, position: size, length: 0 }, (result) => {
+          if (result < 0) {
+            if (size < before) {
+              this.#mapping.regrow(size, before);
+              this.#shared?.regrow(size, before);
+              ground.logical = before;
+            }
+            done(systemError(result, 'ftruncate', { path: this.path, offset: size }));
+            return;
+          }
+          ground.logical = size;
+          ground.committed = size;
+          if (size < before) this.#onInvalidate(size, before - size);
+          else this.grown(size);
+          done();
+        });
+      },
+      settle,
+    };
+  }
+
+  allocate(offset: number, length: number, settle: (error: Error | undefined) => void): Mutation {
+    return {
+      from: offset,
+      to: offset + length,
+      sizeAfter: (size) => Math.max(size, offset + length),
+      start: (done) => {
+        this.#unsynced = true;
+        control(this.manager, { opcode: OP_ALLOCATE, position: offset, length }, (result) => {
+          if (result < 0) {
+            done(systemError(result, 'fallocate', { path: this.path, offset, length }));
+            return;
+          }
+          this.#reached(offset + length);
+          done();
+        });
+      },
+      settle,
+    };
+  }
+
+  discard(offset: number, length: number, settle: (error: Error | undefined) => void): Mutation {
+    return {
+      from: offset,
+      to: offset + length,
+      sizeAfter: (size) => size,
+      start: (done) => {
+        this.#unsynced = true;
+        this.#forgetAllocated(offset, offset + length);
+        control(this.manager, { opcode: OP_DISCARD, position: offset, length }, (result) => {
+          this.#mapping.forget(offset, length);
+          this.#shared?.forget(offset, length);
+          if (result < 0) done(systemError(result, this.#kind === 'file' ? 'fallocate' : 'BLKDISCARD', { path: this.path, offset, length }));
+          else done();
+        });
+      },
+      settle,
+    };
+  }
+
+  prepare(offset: number, length: number, settle: (error: Error | undefined) => void): Mutation | undefined {
+    if (this.#isAllocated(offset, length)) return undefined;
+    return {
+      from: offset,
+      to: offset + length,
+      sizeAfter: (size) => size,
+      start: (done) => {
+        const first = Math.floor(offset / CELL_BYTES);
+        const end = Math.min(Math.ceil((offset + length) / CELL_BYTES) * CELL_BYTES, this.ground.logical);
+        if (end <= first * CELL_BYTES) {
+          done();
+          return;
+        }
+        control(this.manager, { opcode: OP_ALLOCATE, position: first * CELL_BYTES, length: end - first * CELL_BYTES }, (result) => {
+          // A file system that cannot allocate is taken as it is.
+          if (result < 0 && result !== EOPNOTSUPP && result !== ENOSYS) {
+            done(systemError(result, 'fallocate', { path: this.path, offset, length }));
+            return;
+          }
+          for (let cell = first; cell * CELL_BYTES < end; cell++) this.#allocated.add(cell);
+          done();
+        });
+      },
+      settle,
+    };
+  }
+
+  evict(offset: number, length: number): Promise<void> {
+    // Pages that are mapped are not dropped, so cells that no window uses leave the page table first.
+    const past = Math.ceil((offset + length) / CELL_BYTES);
+    for (let cell = Math.floor(offset / CELL_BYTES); cell < past; cell++) {
+      if (cell < this.#users.length && this.#users[cell] > 0) continue;
+      const from = Math.max(offset, cell * CELL_BYTES);
+      const bytes = Math.min(offset + length, (cell + 1) * CELL_BYTES) - from;
+      this.#mapping.unmap(from, bytes);
+      this.#shared?.unmap(from, bytes);
+    }
+    return new Promise((resolve, reject) => {
+      control(this.manager, { opcode: OP_EVICT, position: offset, length }, (result) => {
+        if (result < 0) reject(systemError(result, 'fadvise', { path: this.path, offset, length }));
+        else resolve();
+      });
+    });
+  }
+
+  residency(offset: number, length: number): PageCounts {
+    const pages = length === 0 ? 0 : blocksOver(offset, length);
+    const counts = { pages, cached: 0, dirty: 0, writeback: 0, evicted: 0 };
+    if (pages === 0) return counts;
+    const seen = new Float64Array(5);
+    const first = Math.floor(offset / BLOCK_BYTES) * BLOCK_BYTES;
+    if (this.#trustMincore && native().cachestat(this.#fd, first, pages * BLOCK_BYTES, seen) === 0 && seen[0] > 0) {
+      // cachestat counts pages that are still being read; which is why this is a hint.
+      [counts.cached, counts.dirty, counts.writeback, counts.evicted] = seen;
+      return counts;
+    }
+    // overlayfs answers 0 to cachestat whatever is cached, and those who may not write get EPERM.
+    const runs = new Float64Array(2 * Math.min(pages, 8192) + 2);
+    const found = this.#mapping.missing(first, pages * BLOCK_BYTES, runs);
+    let absent = 0;
+    for (let i = 0; i < found; i++) absent += runs[2 * i + 1] / BLOCK_BYTES;
+    counts.cached = Math.max(0, pages - absent);
+    return counts;
+  }
+
+  grown(size: number): void {
+    if (this.ground.logical > 0) this.#allocated.delete(Math.floor((this.#mapping.size - 1) / CELL_BYTES));
+    this.#mapping.grow(size);
+    this.#shared?.grow(size);
+  }
+
+  pressure(): boolean {
+    return false;
+  }
+
+  cacheFull(): Error {
+    return assertionError('a fill waits for memory, but needs none');
+  }
+
+  close(): void {
+    this.ground.close();
+    this.#mapping.close();
+    this.#shared?.close();
+    this.#scratch.close();
+    this.#outgoing.close();
+  }
+
+  #map(shared: boolean): FileMapping {
+    return new FileMapping({ fd: this.#fd, path: this.path, size: this.ground.logical, shared, trustMincore: this.#trustMincore });
+  }
+
+  #sharedMapping(): FileMapping {
+    this.#shared ??= this.#map(true);
+    return this.#shared;
+  }
+
+  /** The file reaches up to `end` at least. */
+  #reached(end: number): void {
+    if (end > this.ground.committed) this.ground.committed = end;
+    if (end <= this.ground.logical) return;
+    this.grown(end);
+    this.ground.logical = end;
+  }
+
+  #make(offset: number, length: number, writable: boolean): FileWindow {
+    this.ground.windowMade();
+    const generation = this.ground.generation;
+    if (length === 0) return new FileWindow(this, offset, 0, writable, -1, generation, undefined, undefined);
+    const segment = (writable ? this.#sharedMapping() : this.#mapping).at(offset, length);
+    const window = new FileWindow(this, offset, length, writable, offset - segment.start, generation, undefined, segment);
+    this.#use(window, 1);
+    return window;
+  }
+
+  #use(window: FileWindow, by: number): void {
+    const last = Math.floor((window.offset + window.length - 1) / CELL_BYTES);
+    if (last >= this.#users.length) {
+      const more = new Uint32Array(Math.max(last + 1, this.#users.length * 2));
+      more.set(this.#users);
+      this.#users = more;
+    }
+    for (let cell = Math.floor(window.offset / CELL_BYTES); cell <= last; cell++) this.#users[cell] += by;
+  }
+
+  #cellCause(window: FileWindow): number {
+    if (window.segment === undefined) return 0;
+    const first = window.segment.firstCell + Math.floor(window.place / CELL_BYTES);
+    const last = window.segment.firstCell + Math.floor((window.place + window.length - 1) / CELL_BYTES);
+    for (let cell = first; cell <= last; cell++) if (this.#words[cell] !== 0) return this.#words[cell];
+    return 0;
+  }
+
+  /** Never shows what JavaScript stored into a read window: those pages are restored first. */
+  #copy(target: Uint8Array, offset: number): boolean {
+    if (this.#exposed) {
+      this.#mapping.forget(offset, target.length);
+      this.#mapping.resident(offset, target.length);
+    }
+    for (let done = 0; done < target.length; ) {
+      const bytes = Math.min(target.length - done, WRITE_BYTES);
+      const segment = this.#mapping.at(offset + done, bytes);
+      target.set(new Uint8Array(segment.buffer, offset + done - segment.start, bytes), done);
+      done += bytes;
+    }
+    return true;
+  }
+
+  #isAllocated(offset: number, length: number): boolean {
+    if (this.#kind === 'block-device') return true;
+    const last = Math.floor((offset + length - 1) / CELL_BYTES);
+    for (let cell = Math.floor(offset / CELL_BYTES); cell <= last; cell++) if (!this.#allocated.has(cell)) return false;
+    return true;
+  }
+
+  #forgetAllocated(from: number, to: number): void {
+    for (const cell of this.#allocated) if (cell * CELL_BYTES < to && (cell + 1) * CELL_BYTES > from) this.#allocated.delete(cell);
+  }
+}

@@ -1,0 +1,90 @@
+/**
+ * Real block devices for tests: images attached as loop devices, partitions on them, file systems mounted from them.
+ *
+ * Guarantees: `dispose` takes everything down again in reverse order, also after a failed test.
+ */
+import { execFileSync } from 'node:child_process';
+import { existsSync, mkdirSync, mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+export const isRoot = process.geteuid?.() === 0;
+
+export function hasCommand(name: string): boolean {
+  return ['/usr/sbin', '/sbin', '/usr/bin', '/bin', '/usr/local/bin'].some((folder) => existsSync(join(folder, name)));
+}
+
+/** Why loop devices cannot be had here; undefined where they can. */
+export const noLoopDevices = !isRoot ? 'needs root' : !existsSync('/dev/loop-control') || !hasCommand('losetup') ? 'needs loop devices' : undefined;
+
+export function noFileSystem(make: string): string | undefined {
+  return noLoopDevices ?? (hasCommand(make) ? undefined : `needs ${make}`);
+}
+
+function run(command: string, ...args: string[]): string {
+  return execFileSync(command, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] }).trim();
+}
+
+export class LoopDevices {
+  readonly folder = mkdtempSync(join(tmpdir(), 'sectorwise-geometry-'));
+  readonly #undo: Array<() => void> = [];
+  #count = 0;
+
+  /** A sparse image of so many bytes; its path. */
+  image(bytes: number): string {
+    const path = join(this.folder, `image-${++this.#count}`);
+    writeFileSync(path, '');
+    truncateSync(path, bytes);
+    return path;
+  }
+
+  /** Attaches an image; the path of the device. */
+  attach(image: string, sectorSize = 512): string {
+    const device = run('losetup', '-f', '--show', '-b', String(sectorSize), image);
+    this.#undo.push(() => run('losetup', '-d', device));
+    return device;
+  }
+
+  /** Write-protects a device. The kernel keeps this on the node beyond the image, so it is taken back first. */
+  protect(device: string): void {
+    run('blockdev', '--setro', device);
+    this.#undo.push(() => run('blockdev', '--setrw', device));
+  }
+
+  /** Adds a partition without a table in the image, so that it also works on kernels that read none; the path of its node. */
+  partition(device: string, number: number, startSector: number, sectors: number): string {
+    run('addpart', device, String(number), String(startSector), String(sectors));
+    this.#undo.push(() => run('delpart', device, String(number)));
+    return `${device}p${number}`;
+  }
+
+  /** Mounts a device or another source; the folder. */
+  mount(source: string, ...options: string[]): string {
+    const folder = join(this.folder, `mount-${++this.#count}`);
+    mkdirSync(folder);
+    run('mount', ...options, source, folder);
+    this.#undo.push(() => run('umount', folder));
+    return folder;
+  }
+
+  /** Makes a file system and mounts it; the device and the folder. */
+  fileSystem(bytes: number, make: string, ...options: string[]): { device: string; folder: string } {
+    const device = this.attach(this.image(bytes));
+    run(make, ...options, device);
+    return { device, folder: this.mount(device) };
+  }
+
+  dispose(): void {
+    const failures: unknown[] = [];
+    for (const undo of this.#undo.splice(0).reverse()) {
+      try {
+        undo();
+      } catch (error) {
+        failures.push(error);
+      }
+    }
+    // With something still mounted in it, removing the folder would empty that instead.
+    if (failures.length > 0) throw new AggregateError(failures, `left behind in ${this.folder}`);
+    rmSync(this.folder, { recursive: true, force: true });
+  }
+}

@@ -1,0 +1,143 @@
+/** The arithmetic behind the tables of the tour and the benchmarks. */
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { bytesText, figure, LINE_COLUMNS, parseBytes, tableLines, wrap } from '../../tools/bench/format.js';
+import { Latencies, median, percentile } from '../../tools/bench/latencies.js';
+import { seededBytes, seededOrder } from '../../tools/bench/pattern.js';
+import { plot } from '../../tools/bench/plot.js';
+import { type Contender, interleave, isMet, type Report, ratio, reportLines } from '../../tools/bench/report.js';
+
+describe('percentile', () => {
+  it('is the smallest value that enough of the others do not exceed', () => {
+    fc.assert(
+      fc.property(fc.array(fc.integer({ min: 0, max: 1000 }), { minLength: 1 }), fc.integer({ min: 1, max: 100 }), (values, percent) => {
+        const sorted = values.sort((a, b) => a - b);
+        const found = percentile(sorted, percent);
+        const notAbove = (bound: number): number => values.filter((value) => value <= bound).length;
+        expect(values).toContain(found);
+        expect(notAbove(found) * 100).toBeGreaterThanOrEqual(percent * values.length);
+        const below = sorted.filter((value) => value < found).at(-1);
+        if (below !== undefined) expect(notAbove(below) * 100).toBeLessThan(percent * values.length);
+      }),
+    );
+  });
+
+  it('of nothing is not a number', () => {
+    expect(percentile([], 50)).toBeNaN();
+    expect(median([])).toBeNaN();
+  });
+});
+
+describe('Latencies', () => {
+  it('keeps every value beyond its first room', () => {
+    const latencies = new Latencies();
+    for (let index = 40_000; index > 0; index--) latencies.record(index);
+    expect(latencies.count).toBe(40_000);
+    expect(percentile(latencies.sorted(), 50)).toBe(20_000);
+  });
+});
+
+describe('seeded patterns', () => {
+  it('visit each block once, in an order that only depends on the seed', () => {
+    const order = seededOrder(1000, 7);
+    expect(seededOrder(1000, 7)).toEqual(order);
+    expect(seededOrder(1000, 8)).not.toEqual(order);
+    expect([...order].sort((a, b) => a - b)).toEqual(Array.from({ length: 1000 }, (_, index) => index));
+  });
+
+  it('give the same bytes in whatever pieces they are asked for', () => {
+    const whole = seededBytes(3)(10_000);
+    const next = seededBytes(3);
+    expect(Buffer.concat([next(1), next(4095), next(5904)])).toEqual(whole);
+  });
+});
+
+describe('text', () => {
+  it.each([
+    ['4096', 4096],
+    ['64M', 64 * 1024 ** 2],
+    ['1.5 GiB', 1.5 * 1024 ** 3],
+    ['2k', 2048],
+    ['0', undefined],
+    ['-1', undefined],
+    ['many', undefined],
+    ['0.3', undefined],
+    ['', undefined],
+  ])('reads %j as %s bytes', (text, bytes) => {
+    expect(parseBytes(text)).toBe(bytes);
+  });
+
+  it('writes numbers with three digits that count', () => {
+    expect([0.5, 12.34, 1234.5, Number.NaN].map(figure)).toEqual(['0.50', '12.3', '1,235', '-']);
+    expect([512, 4096, 1.5 * 1024 ** 3].map(bytesText)).toEqual(['512 bytes', '4 KiB', '1.5 GiB']);
+  });
+
+  it('wraps at 80 columns without losing a word', () => {
+    fc.assert(
+      fc.property(
+        fc.array(fc.string({ minLength: 1, maxLength: 30, unit: fc.constantFrom('a', 'b') }), { minLength: 1 }),
+        fc.integer({ min: 0, max: 20 }),
+        (words, indent) => {
+          const lines = wrap(`  ${words.join(' ')}`, indent);
+          expect(lines.join(' ').split(/\s+/).filter(Boolean)).toEqual(words);
+          for (const line of lines) expect(line.length).toBeLessThanOrEqual(LINE_COLUMNS);
+          for (const line of lines.slice(1)) expect(line.search(/\S/)).toBe(indent);
+        },
+      ),
+    );
+  });
+
+  it('keeps a word that is wider than the page in one piece', () => {
+    const word = 'w'.repeat(100);
+    expect(wrap(`a ${word} b`, 2)).toEqual(['a', `  ${word}`, '  b']);
+  });
+
+  it('sets the first column of a table to the left and the others to the right', () => {
+    expect(
+      tableLines([
+        ['name', 'value'],
+        ['a', '1'],
+      ]),
+    ).toEqual(['name  value', 'a         1']);
+  });
+});
+
+describe('a report', () => {
+  const turns: string[] = [];
+  const contender = (name: string, values: number[], own = false): Contender => {
+    let round = 0;
+    return {
+      name,
+      own,
+      run: async () => {
+        turns.push(name);
+        return { value: values[round++], p99: 5 };
+      },
+    };
+  };
+  const settings = { folder: '/', rounds: 3, seconds: 1, log: () => {} };
+
+  it('takes turns, backwards in every other round, and its ratios are those of rounds', async () => {
+    turns.length = 0;
+    const section = await interleave('depth 1', 'op/s', [contender('peer', [10, 20, 40]), contender('ours', [20, 20, 120], true)], settings);
+    expect(turns).toEqual(['peer', 'ours', 'ours', 'peer', 'peer', 'ours']);
+    expect(ratio(section.rows[1], section.rows[0])).toBe(2);
+  });
+
+  it('says of each target whether it was met, and draws each row', async () => {
+    const section = await interleave('depth <1>', 'op/s', [contender('peer', [10, 20, 40]), contender('ours', [20, 20, 120], true)], settings);
+    const machine = { cpu: 'c', cpus: 1, memory: '1 GiB', arch: 'x64', kernel: '6', node: 'v20', fileSystem: 'ext4', device: 'd' };
+    const targets = [
+      { text: 'fast', measured: 2, unit: 'times', atLeast: 1.5 },
+      { text: 'cheap', measured: 200, unit: 'ns', atMost: 150 },
+    ];
+    expect(targets.map(isMet)).toEqual([true, false]);
+    const report: Report = { group: 'g', title: 'Title', date: '2026-01-01T00:00:00Z', machine, sections: [section], targets };
+    const text = reportLines(report).join('\n');
+    expect(text).toMatch(/met +fast: 2\.00 times \(at least 1\.50\)/);
+    expect(text).toMatch(/NOT MET +cheap: 200 ns \(at most 150\)/);
+    const svg = plot(report);
+    expect(svg.match(/<rect /g)).toHaveLength(3);
+    expect(svg).toContain('depth &lt;1&gt;');
+  });
+});

@@ -1,0 +1,20 @@
+/** The file that the groups read: seeded bytes, on the device, and removed when the process ends. */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { open } from 'node:fs/promises';
+import { join } from 'node:path';
+import { seededBytes } from './pattern.js';
+
+export async function makeBenchFile(folder: string, size: number): Promise<string> {
+  const own = mkdtempSync(join(folder, 'sectorwise-bench-'));
+  process.on('exit', () => rmSync(own, { recursive: true, force: true }));
+  const path = join(own, 'bytes');
+  const next = seededBytes(1);
+  const handle = await open(path, 'wx');
+  try {
+    for (let position = 0; position < size; ) position += (await handle.write(next(Math.min(1 << 20, size - position)))).bytesWritten;
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+  return path;
+}

@@ -1,0 +1,275 @@
+/**
+ * The work that is measured: random blocks with many outstanding, and one scan from front to end, by each contender.
+ *
+ * Every contender visits the same blocks in the same order, notes each operation's duration by the same clock, and looks at the
+ * bytes in the same way: with `expected` given, each one is compared, in the measured time.
+ * Leaves to others: what is in the page cache when a run begins.
+ */
+import { createReadStream, type PathLike, read, readSync } from 'node:fs';
+import type { FileHandle } from 'node:fs/promises';
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import type { BlockFile } from '../../src/index.js';
+import { Latencies } from './latencies.js';
+
+/** Bytes of a random read. */
+export const RANDOM_BYTES = 4096;
+/** Bytes of a step of a scan. */
+export const SCAN_BYTES = 1 << 20;
+/** A run that is answered from memory never returns to the event loop by itself: it does after this long, so that a signal is heard. */
+const turnMs = 50;
+
+export interface Measured {
+  operations: number;
+  bytes: number;
+  seconds: number;
+  latencies: Latencies;
+  /** Operations whose bytes were not the expected ones, or were too few. */
+  mismatches: number;
+}
+
+export interface RandomPlan {
+  /** Blocks of RANDOM_BYTES in the order to visit; the run ends with them, or starts over with `repeat`. */
+  order: Uint32Array;
+  /** Bytes of the file that blocks are taken from. */
+  size: number;
+  depth: number;
+  /** The run ends after this long. */
+  seconds: number;
+  repeat?: boolean;
+  expected?: Uint8Array;
+  onProgress?: (fraction: number) => void;
+}
+
+export interface ScanPlan {
+  size: number;
+  expected?: Uint8Array;
+  onProgress?: (fraction: number) => void;
+}
+
+/** One random run's course: which block is next, when to end, what was seen. */
+class Course {
+  readonly latencies = new Latencies();
+  readonly #plan: RandomPlan;
+  readonly #start = performance.now();
+  #turned = this.#start;
+  #next = 0;
+  #bytes = 0;
+  #mismatches = 0;
+
+  constructor(plan: RandomPlan) {
+    this.#plan = plan;
+  }
+
+  /** Is it time to let the event loop turn? */
+  overdue(now: number): boolean {
+    if (now - this.#turned < turnMs) return false;
+    this.#turned = now;
+    return true;
+  }
+
+  /** Where the next read begins, -1 if the run is over. */
+  take(now: number): number {
+    const { order, seconds, repeat, onProgress } = this.#plan;
+    const elapsed = (now - this.#start) / 1000 / seconds;
+    if (elapsed >= 1) return -1;
+    if (this.#next === order.length) {
+      if (!repeat) return -1;
+      this.#next = 0;
+    }
+    if (onProgress && this.#next % 64 === 0) onProgress(repeat ? elapsed : Math.max(elapsed, this.#next / order.length));
+    return order[this.#next++] * RANDOM_BYTES;
+  }
+
+  done(offset: number, bytes: Uint8Array, begun: number, now: number): void {
+    this.latencies.record((now - begun) * 1000);
+    this.#bytes += bytes.length;
+    const { expected, size } = this.#plan;
+    const end = Math.min(size, offset + RANDOM_BYTES);
+    if (expected ? Buffer.compare(bytes, expected.subarray(offset, end)) !== 0 : bytes.length !== end - offset) this.#mismatches++;
+  }
+
+  finish(): Measured {
+    this.#plan.onProgress?.(1);
+    return {
+      operations: this.latencies.count,
+      bytes: this.#bytes,
+      seconds: (performance.now() - this.#start) / 1000,
+      latencies: this.latencies,
+      mismatches: this.#mismatches,
+    };
+  }
+}
+
+/** `window()`, `depth` at a time. */
+export async function randomWindows(file: BlockFile, plan: RandomPlan): Promise<Measured> {
+  const course = new Course(plan);
+  const lane = async (): Promise<void> => {
+    let begun = performance.now();
+    for (let offset = course.take(begun); offset >= 0; offset = course.take(begun)) {
+      const window = await file.window(offset, RANDOM_BYTES);
+      const now = performance.now();
+      course.done(offset, window.bytes, begun, now);
+      window.release();
+      if (course.overdue(now)) await nextTurn();
+      begun = performance.now();
+    }
+  };
+  await Promise.all(Array.from({ length: plan.depth }, lane));
+  return course.finish();
+}
+
+/** `tryWindow()`, one after the other, and `window()` where it has no answer. */
+export async function randomTryWindows(file: BlockFile, plan: RandomPlan): Promise<Measured> {
+  const course = new Course(plan);
+  let begun = performance.now();
+  for (let offset = course.take(begun); offset >= 0; offset = course.take(begun)) {
+    const window = file.tryWindow(offset, RANDOM_BYTES) ?? (await file.window(offset, RANDOM_BYTES));
+    const now = performance.now();
+    course.done(offset, window.bytes, begun, now);
+    window.release();
+    if (course.overdue(now)) await nextTurn();
+    begun = performance.now();
+  }
+  return course.finish();
+}
+
+/** `fs.read` with callbacks, `depth` outstanding, into buffers made beforehand: node:fs at its fastest. `buffers` stand in for them where the memory matters. */
+export function randomCallbacks(fd: number, plan: RandomPlan, buffers?: readonly Uint8Array[]): Promise<Measured> {
+  return new Promise((resolve, reject) => {
+    const course = new Course(plan);
+    let running = plan.depth;
+    const lane = (buffer: Uint8Array): void => {
+      const begun = performance.now();
+      const offset = course.take(begun);
+      if (offset < 0) {
+        if (--running === 0) resolve(course.finish());
+        return;
+      }
+      read(fd, buffer, 0, RANDOM_BYTES, offset, (error, count) => {
+        if (error) {
+          reject(error);
+          return;
+        }
+        course.done(offset, count === RANDOM_BYTES ? buffer : buffer.subarray(0, count), begun, performance.now());
+        lane(buffer);
+      });
+    };
+    for (let index = 0; index < plan.depth; index++) lane(buffers?.[index] ?? Buffer.allocUnsafeSlow(RANDOM_BYTES));
+  });
+}
+
+/** `FileHandle.read`, `depth` at a time. */
+export async function randomPromises(handle: FileHandle, plan: RandomPlan, buffers?: readonly Uint8Array[]): Promise<Measured> {
+  const course = new Course(plan);
+  const lane = async (_: unknown, index: number): Promise<void> => {
+    const buffer = buffers?.[index] ?? Buffer.allocUnsafeSlow(RANDOM_BYTES);
+    let begun = performance.now();
+    for (let offset = course.take(begun); offset >= 0; offset = course.take(begun)) {
+      const { bytesRead } = await handle.read(buffer, 0, RANDOM_BYTES, offset);
+      course.done(offset, bytesRead === RANDOM_BYTES ? buffer : buffer.subarray(0, bytesRead), begun, performance.now());
+      begun = performance.now();
+    }
+  };
+  await Promise.all(Array.from({ length: plan.depth }, lane));
+  return course.finish();
+}
+
+/** `fs.readSync`, one after the other: what node:fs does fastest with bytes that are in memory. */
+export async function randomSync(fd: number, plan: RandomPlan): Promise<Measured> {
+  const course = new Course(plan);
+  const buffer = Buffer.allocUnsafeSlow(RANDOM_BYTES);
+  let begun = performance.now();
+  for (let offset = course.take(begun); offset >= 0; offset = course.take(begun)) {
+    const count = readSync(fd, buffer, 0, RANDOM_BYTES, offset);
+    const now = performance.now();
+    course.done(offset, count === RANDOM_BYTES ? buffer : buffer.subarray(0, count), begun, now);
+    if (course.overdue(now)) await nextTurn();
+    begun = performance.now();
+  }
+  return course.finish();
+}
+
+/** One scan's course: each step's duration is the time from when it was asked for until its bytes were there. */
+class Scan {
+  readonly #plan: ScanPlan;
+  readonly #latencies = new Latencies();
+  readonly #start = performance.now();
+  #asked = this.#start;
+  #turned = this.#start;
+  #position = 0;
+  #mismatches = 0;
+
+  constructor(plan: ScanPlan) {
+    this.#plan = plan;
+  }
+
+  /** Notes the step's duration; true if it is time to let the event loop turn. */
+  arrived(): boolean {
+    const now = performance.now();
+    this.#latencies.record((now - this.#asked) * 1000);
+    if (now - this.#turned < turnMs) return false;
+    this.#turned = now;
+    return true;
+  }
+
+  take(bytes: Uint8Array): void {
+    const { expected } = this.#plan;
+    const end = this.#position + bytes.length;
+    if (expected && Buffer.compare(bytes, expected.subarray(this.#position, end)) !== 0) this.#mismatches++;
+    this.#position = end;
+  }
+
+  ask(): void {
+    this.#plan.onProgress?.(this.#position / this.#plan.size);
+    this.#asked = performance.now();
+  }
+
+  finish(): Measured {
+    this.#plan.onProgress?.(1);
+    return {
+      operations: this.#latencies.count,
+      bytes: this.#position,
+      seconds: (performance.now() - this.#start) / 1000,
+      latencies: this.#latencies,
+      mismatches: this.#mismatches + (this.#position === this.#plan.size ? 0 : 1),
+    };
+  }
+}
+
+/** `windows()`; the areas are looked at, not `bytes`, so that frames that are apart need no copy. */
+export async function scanWindows(file: BlockFile, plan: ScanPlan): Promise<Measured> {
+  const scan = new Scan(plan);
+  for await (const window of file.windows({ end: plan.size, step: SCAN_BYTES })) {
+    const overdue = scan.arrived();
+    for (const area of window.areas) scan.take(area);
+    if (overdue) await nextTurn();
+    scan.ask();
+  }
+  return scan.finish();
+}
+
+export async function scanStream(path: PathLike, plan: ScanPlan): Promise<Measured> {
+  const scan = new Scan(plan);
+  for await (const chunk of createReadStream(path, { highWaterMark: SCAN_BYTES, end: plan.size - 1 })) {
+    scan.arrived();
+    scan.take(chunk as Buffer);
+    scan.ask();
+  }
+  return scan.finish();
+}
+
+/** `fs.read` of one step after the other into one buffer. */
+export async function scanCallbacks(fd: number, plan: ScanPlan): Promise<Measured> {
+  const scan = new Scan(plan);
+  const buffer = Buffer.allocUnsafeSlow(SCAN_BYTES);
+  for (let position = 0; position < plan.size; ) {
+    const length = Math.min(SCAN_BYTES, plan.size - position);
+    const count = await new Promise<number>((resolve, reject) => read(fd, buffer, 0, length, position, (error, got) => (error ? reject(error) : resolve(got))));
+    if (count === 0) break;
+    scan.arrived();
+    scan.take(buffer.subarray(0, count));
+    position += count;
+    scan.ask();
+  }
+  return scan.finish();
+}

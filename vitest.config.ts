@@ -1,0 +1,15 @@
+/**
+ * How tests run: each file in a process of its own, since the addon keeps state for the process. `npm test` (tools/test.ts) says with which engine.
+ */
+import { defineConfig } from 'vitest/config';
+
+export default defineConfig({
+  test: {
+    include: ['test/**/*.test.ts'],
+    pool: 'forks',
+    // Real devices and thousands of simulated runs: a test that hangs still ends, a slow machine does not fail.
+    testTimeout: 120_000,
+    hookTimeout: 60_000,
+    coverage: { include: ['src/**'], reporter: ['text', 'html'] },
+  },
+});
