@@ -7,6 +7,8 @@ export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
     pool: 'forks',
+    // A default import of a CommonJS package is what Node makes of it, not what bundlers do.
+    deps: { interopDefault: false },
     // Real devices and thousands of simulated runs: a test that hangs still ends, a slow machine does not fail.
     testTimeout: 120_000,
     hookTimeout: 60_000,

@@ -14,9 +14,13 @@ export type SectorwiseErrorCode = `ERR_SECTORWISE_${string}`;
 
 /** Where an error happened. All optional; offsets and lengths are bytes of the opened file or device. */
 export interface ErrorPlace {
+  /** The file or device, as it was opened. */
   path?: string;
+  /** First byte of the range concerned. */
   offset?: number;
+  /** Bytes in the range concerned. */
   length?: number;
+  /** The error that led to this one. */
   cause?: unknown;
 }
 

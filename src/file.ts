@@ -29,12 +29,14 @@ import {
 import type { Mutation, MutationQueue } from './requests/mutation-queue.js';
 import type { RequestManager } from './requests/request-manager.js';
 import type { Loss } from './requests/write-back.js';
+import { onAbort } from './windows/abort-listeners.js';
 import type { Access, StoreMutation } from './windows/access.js';
 import { type Batch, FileBatch } from './windows/batch.js';
 import type { Ground } from './windows/ground.js';
 import { ReadJob } from './windows/read-job.js';
 import type { FileWindow, Window } from './windows/window.js';
 import { WindowIterator } from './windows/window-iterator.js';
+import { WindowRequest } from './windows/window-request.js';
 
 /** A hint, stale at once. Pages of 4096 bytes in the range, and how many of them are where. */
 export interface Residency {
@@ -52,6 +54,7 @@ export interface Residency {
 
 /** Why windows are gone, and which. Bytes of the file. */
 export interface InvalidateReason {
+  /** The device is gone; the file was made shorter; its file system was shut down; the file was closed. Only 'truncate' and 'close' happen in this release. */
   cause: 'unplug' | 'truncate' | 'shutdown' | 'close';
   /** First byte of the range that is gone. */
   offset: number;
@@ -67,13 +70,17 @@ export interface Stats {
   delayed: number;
   /** Times that a request joined an operation that was on its way already. */
   joined: number;
-  /** Operations that the device did, and their bytes. */
+  /** Read operations that the device or file did. */
   deviceReads: number;
+  /** Their bytes, those of gaps that were read over included. */
   deviceReadBytes: number;
+  /** Write operations that the device or file did. */
   deviceWrites: number;
+  /** Their bytes, padding included. */
   deviceWriteBytes: number;
-  /** Bytes read ahead of need, and those of them that nobody used. 0 in this release. */
+  /** Bytes read ahead of need. 0 in this release. */
   readAheadBytes: number;
+  /** Those of them that nobody used. 0 in this release. */
   readAheadUnused: number;
   /** Bytes copied because a window lay over frames that are apart. */
   gatheredBytes: number;
@@ -87,8 +94,17 @@ export interface Stats {
 
 /** Which engine and which kernel features are in use. */
 export interface Explanation {
+  /** What carries operations to the kernel. */
   engine: EngineName;
-  features: Array<{ name: string; used: boolean; reason: string }>;
+  /** What was tried, best first. */
+  features: Array<{
+    /** In words, e.g. 'registered buffers'. */
+    name: string;
+    /** It is in use. */
+    used: boolean;
+    /** How it is used, or why not. */
+    reason: string;
+  }>;
 }
 
 /**
@@ -97,11 +113,17 @@ export interface Explanation {
  * Errors of every method: ERR_SECTORWISE_CLOSED after `close`; ERR_OUT_OF_RANGE and ERR_INVALID_ARG_TYPE for offsets and lengths that are not integers from 0
  * to 2^53−1 (numbers or bigints); methods that return promises reject, all others throw.
  */
-export interface BlockFile extends EventEmitter<{ invalidate: [reason: InvalidateReason] }>, AsyncDisposable {
+export interface BlockFile
+  extends EventEmitter<{
+      /** Windows over `reason`'s range are no longer valid. Runs from the event loop, after the windows were marked. */
+      invalidate: [reason: InvalidateReason];
+    }>,
+    AsyncDisposable {
   /** As it was opened. */
   readonly path: string;
   /** Bytes, as last seen; a request that reaches past it asks the file again, so growth by others is seen. Accepted writes count at once. */
   readonly size: number;
+  /** The mode it was opened in. */
   readonly caching: Caching;
   /** Sizes and alignments of the device and the file system, as they were at `open`. */
   readonly geometry: Geometry;
@@ -165,7 +187,14 @@ export interface BlockFile extends EventEmitter<{ invalidate: [reason: Invalidat
    */
   flush(): Promise<void>;
   /** Gives up what a failed flush could not write; answers with those ranges, in bytes. */
-  acknowledgeLoss(): Array<{ offset: number; length: number; error: Error }>;
+  acknowledgeLoss(): Array<{
+    /** First byte of the range. */
+    offset: number;
+    /** Its bytes. */
+    length: number;
+    /** Why it could not be made durable. */
+    error: Error;
+  }>;
 
   /** As `read`, blocking. Ordered after every asynchronous call made before; waits for those it must and runs no callback meanwhile. Works inside callbacks. */
   readSync(target: Uint8Array, offset: number): number;
@@ -317,6 +346,11 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
         return Promise.resolve(window);
       }
       this.#delayed++;
+      if (signal === undefined && !forWriting && asked > 0 && this.#mutations.length === 0 && at + asked <= this.#ground.logical) {
+        return new Promise((resolve, reject) => {
+          this.#manager.request(new WindowRequest(this.#access, at, asked, resolve, reject));
+        });
+      }
       return new Promise((resolve, reject) => {
         withSignal(signal, reject, (settled) =>
           this.#later(
@@ -350,8 +384,7 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
     const signal = checkSignalOption(given.signal === undefined ? undefined : { signal: given.signal });
     const aheadBytes = Math.min(this.#parts.aheadBytes, this.#parts.capacity / 2 - step);
     const ahead = Math.max(0, Math.floor(aheadBytes / step));
-    const windowOptions = signal === undefined ? undefined : { signal };
-    return new WindowIterator((offset, length) => this.window(offset, length, windowOptions), { start, end, step, ahead });
+    return new WindowIterator((at, length, given) => this.window(at, length, { signal: given }), { start, end, step, ahead, signal });
   }
 
   batch<T>(
@@ -377,7 +410,7 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
   #immediateWindow(offset: number, asked: number, writable: boolean): FileWindow | undefined {
     let length = asked;
     if (this.#mutations.length > 0) {
-      if (this.#mutations.lastTouching(offset, offset + Math.max(1, length)) !== undefined) return undefined;
+      if (this.#mutations.lastTouching(offset, offset + Math.max(1, length), this.#ground.logical) !== undefined) return undefined;
     }
     if (offset + length > this.#ground.logical) length = this.#clip(offset, length);
     if (length === 0) return this.#access.windowFrom(offset, 0, writable);
@@ -392,7 +425,7 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
     let cancel = (): void => {};
     const begin = (): void => {
       if (given) return;
-      const before = this.#mutations.lastTouching(offset, offset + Math.max(1, asked));
+      const before = this.#mutations.lastTouching(offset, offset + Math.max(1, asked), this.#ground.logical);
       if (before !== undefined) {
         this.#mutations.follow(before, begin);
         return;
@@ -420,6 +453,13 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
           else this.#mutations.follow(preparation, go);
           return;
         }
+      }
+      try {
+        // Whoever had to wait for a change is looked at here for the first time.
+        this.#access.checkRoom(offset, length);
+      } catch (error) {
+        failed(error as Error);
+        return;
       }
       const caller = this.#access.caller(offset, length, writable, false, (error) => {
         if (error !== undefined) {
@@ -472,7 +512,7 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
           };
           const begin = (): void => {
             if (given) return;
-            const before = this.#mutations.lastTouching(at, at + target.length);
+            const before = this.#mutations.lastTouching(at, at + target.length, this.#ground.logical);
             if (before !== undefined) {
               this.#mutations.follow(before, begin);
               return;
@@ -515,7 +555,8 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
   }
 
   #tryRead(target: Uint8Array, offset: number): number | undefined {
-    if (this.#mutations.length > 0 && this.#mutations.lastTouching(offset, offset + Math.max(1, target.length)) !== undefined) return undefined;
+    if (this.#mutations.length > 0 && this.#mutations.lastTouching(offset, offset + Math.max(1, target.length), this.#ground.logical) !== undefined)
+      return undefined;
     const length = this.#clip(offset, target.length);
     if (length === 0) return 0;
     return this.#access.tryCopy(length === target.length ? target : target.subarray(0, length), offset) ? length : undefined;
@@ -538,18 +579,19 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
       this.#sequence++;
       if (this.#mutations.length === 0 && this.#access.tryStore(source, at)) return Promise.resolve(source.length);
       return new Promise((resolve, reject) => {
-        let mutation: StoreMutation;
-        const onAbort = (): void => {
-          const error = abortError(signal as AbortSignal);
-          if (this.#mutations.remove(mutation)) reject(error);
-          else mutation.abort(error);
-        };
-        mutation = this.#access.store(source, at, (error) => {
-          signal?.removeEventListener('abort', onAbort);
+        let settled = (): void => {};
+        const mutation: StoreMutation = this.#access.store(source, at, (error) => {
+          settled();
           if (error === undefined) resolve(source.length);
           else reject(error);
         });
-        signal?.addEventListener('abort', onAbort, { once: true });
+        if (signal !== undefined) {
+          settled = onAbort(signal, () => {
+            const error = abortError(signal);
+            if (this.#mutations.remove(mutation)) reject(error);
+            else mutation.abort(error);
+          });
+        }
         this.#mutations.push(mutation);
       });
     } catch (error) {
@@ -730,7 +772,8 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
   async #close(): Promise<void> {
     let problem: unknown;
     try {
-      if (this.#parts.writable && this.#access.unflushed) await this.#flush();
+      // A change that is still in the queue has not marked anything yet.
+      if (this.#parts.writable && (this.#mutations.length > 0 || this.#access.unflushed)) await this.#flush();
     } catch (error) {
       problem = error;
     }
@@ -870,10 +913,9 @@ function withSignal(signal: AbortSignal | undefined, reject: (error: Error) => v
     return;
   }
   let giveUp = (): void => {};
-  const onAbort = (): void => {
+  const settled = onAbort(signal, () => {
     giveUp();
     reject(abortError(signal));
-  };
-  signal.addEventListener('abort', onAbort, { once: true });
-  giveUp = begin(() => signal.removeEventListener('abort', onAbort));
+  });
+  giveUp = begin(settled);
 }

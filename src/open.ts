@@ -34,6 +34,9 @@ const GAP_BYTES = 16 * 1024;
 /** Extents beyond which their order is not looked up for submissions: the file's own order is good enough for a shredded file. */
 const ORDERED_RUNS_MAX = 65536;
 
+/** Times that a file which others create and remove meanwhile is looked for. */
+const ATTEMPTS_MAX = 16;
+
 /** A system call in its two forms. */
 interface Call<T> {
   now(): T;
@@ -54,7 +57,20 @@ type Steps<T> = Generator<Call<unknown>, T, unknown>;
  * ERR_SECTORWISE_UNSUPPORTED for an option that this release refuses; an AbortError.
  */
 export async function open(path: string | URL, options?: OpenOptions): Promise<BlockFile> {
-  const steps = openSteps(checkPath(path), checkOptions(options));
+  const checked = checkOptions(options);
+  const opening = openLater(openSteps(checkPath(path), checked));
+  const { signal } = checked;
+  if (signal === undefined) return opening;
+  // A system call that is on its way cannot be called back: the steps find the signal aborted when it ends, and undo what was done.
+  return new Promise((resolve, reject) => {
+    const onAbort = (): void => reject(abortError(signal));
+    if (signal.aborted) onAbort();
+    else signal.addEventListener('abort', onAbort, { once: true });
+    opening.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort));
+  });
+}
+
+async function openLater(steps: Steps<BlockFile>): Promise<BlockFile> {
   let step = steps.next();
   while (!step.done) {
     let value: unknown;
@@ -131,7 +147,7 @@ function throwIfAborted(signal: AbortSignal | undefined): void {
 function* openDescriptor(path: string, options: CheckedOptions): Steps<{ fd: number; created: boolean }> {
   const { O_RDONLY, O_RDWR, O_CREAT, O_EXCL, O_DIRECT } = fs.constants;
   const flags = (options.access === 'read' ? O_RDONLY : O_RDWR) | (options.caching === 'direct' ? O_DIRECT : 0);
-  for (;;) {
+  for (let attempt = 1; ; attempt++) {
     let stat: fs.Stats | undefined;
     try {
       stat = yield* call(
@@ -151,9 +167,9 @@ function* openDescriptor(path: string, options: CheckedOptions): Steps<{ fd: num
       return { fd, created: create };
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException;
-      // Somebody else created it in between, or removed it: look again.
-      if (stat === undefined && code === 'EEXIST') continue;
-      if (stat !== undefined && options.create && code === 'ENOENT') continue;
+      // Somebody else created it in between, or removed it: look again. A symbolic link to nothing is there and missing for ever.
+      if (attempt < ATTEMPTS_MAX && stat === undefined && code === 'EEXIST') continue;
+      if (attempt < ATTEMPTS_MAX && stat !== undefined && options.create && code === 'ENOENT') continue;
       if (code === 'EINVAL' && options.caching === 'direct') {
         throw new SectorwiseError('ERR_SECTORWISE_NO_DIRECT', "The file system refuses O_DIRECT; open the file with { caching: 'page-cache' }.", {
           path,
@@ -310,6 +326,7 @@ function mappedFile(base: FileBase, fd: number, facts: GeometryFacts): BlockFile
     ground,
     engine,
     kind: base.geometry.kind,
+    sectorBytes: base.geometry.logicalSectorSize,
     trustMincore: facts.trustMincore,
     onInvalidate: (from, length) => file?.invalidated('truncate', from, length),
   });

@@ -35,9 +35,21 @@ export interface OpenOptions {
   /** Default 'auto': io_uring where a probe of it works, else threads. The environment variable SECTORWISE_ENGINE overrides it. */
   engine?: 'auto' | EngineName;
   /** Sequential read-ahead. Default `{ initial: 128 KiB, max: 8 MiB }`. Today `max` is how far `windows()` reads ahead. */
-  readAhead?: false | { initial?: number; max?: number };
+  readAhead?:
+    | false
+    | {
+        /** Bytes asked for ahead at first. Checked, without effect in this release. */
+        initial?: number;
+        /** Bytes asked for ahead at most. */
+        max?: number;
+      };
   /** direct: neighbouring reads of one turn become one operation up to `mergeLimit` (default 1 MiB), reading over gaps up to `gapLimit` (default 16 KiB, on rotating disks 128 KiB). */
-  coalesce?: { mergeLimit?: number; gapLimit?: number };
+  coalesce?: {
+    /** Bytes of one operation at most. */
+    mergeLimit?: number;
+    /** Bytes that are read over at most, so that two reads become one. */
+    gapLimit?: number;
+  };
   /** Refused in this release (ERR_SECTORWISE_UNSUPPORTED): reading written ranges back. */
   verifyWrites?: boolean;
   /** Advisory lock (flock) on the whole file until close; taken or refused at once (EAGAIN). Default none. */

@@ -9,11 +9,12 @@ import { closeSync, openSync } from 'node:fs';
 import { type BlockFile, type Caching, open } from '../src/index.js';
 import { bytesText, figure, tableLines, wrap } from './bench/format.js';
 import { percentile } from './bench/latencies.js';
-import { cachedPercent, dropCached, readThrough, stateText } from './bench/page-cache.js';
+import { cachedPercent, dropCached, readThrough, stateText, stateWord } from './bench/page-cache.js';
 import { seededOrder } from './bench/pattern.js';
 import {
   type Measured,
   RANDOM_BYTES,
+  type RandomPlan,
   randomCallbacks,
   randomSync,
   randomTryWindows,
@@ -26,12 +27,18 @@ import {
 import { BadInput, parseTourArguments, type TourArguments, usage } from './tour/arguments.js';
 import { startProgress } from './tour/progress.js';
 import { makeSubject, namedSubject } from './tour/subject.js';
-import { explainLines, geometryLines } from './tour/words.js';
+import { explainLines, geometryLines, subjectText } from './tour/words.js';
 
 const depth = 32;
+/** Each way of reading runs over this much, for this long, before anything is measured: else the first ones would pay for compiling the code. */
+const warmUpBytes = 4 << 20;
+const warmUpSeconds = 0.15;
+/** Below this a run is over before its figures mean much. */
+const tellingBytes = 32 << 20;
 
 interface Row {
   name: string;
+  /** What was in memory when it began. */
   state: string;
   measured: Measured;
   /** The row of node:fs that this one is compared to; undefined for node:fs itself. */
@@ -64,6 +71,36 @@ async function openIn(caching: Caching, path: string): Promise<BlockFile | undef
   }
 }
 
+/** Compiles what will be measured. */
+async function warmUp({ path, size, expected, mapped, direct }: Subject): Promise<void> {
+  const scan: ScanPlan = { size: Math.min(size, warmUpBytes), expected };
+  const random: RandomPlan = { order: seededOrder(Math.ceil(scan.size / RANDOM_BYTES), 2), size, depth, seconds: warmUpSeconds, repeat: true, expected };
+  const fd = openSync(path, 'r');
+  try {
+    await randomCallbacks(fd, random);
+    await randomSync(fd, random);
+    if (mapped) await randomTryWindows(mapped, random);
+    await scanStream(path, scan);
+    await scanCallbacks(fd, scan);
+    for (const file of [mapped, direct]) {
+      if (!file) continue;
+      await file.evict(0, size);
+      await randomWindows(file, random);
+      await scanWindows(file, scan);
+    }
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** Drops what the frames hold of the file; answers with the state that a run through them begins in. */
+async function emptyFrames(direct: BlockFile, size: number): Promise<string> {
+  await direct.evict(0, size);
+  if (direct.geometry.memoryAlignment === 0) return 'buffered';
+  const { cached } = direct.residency(0, size);
+  return cached === 0 ? 'device' : `${cached} frames`;
+}
+
 async function withProgress(name: string, run: (onProgress: (fraction: number) => void) => Promise<Measured>): Promise<Measured> {
   const progress = startProgress(name, process.stdout);
   try {
@@ -89,8 +126,9 @@ async function randomRows(subject: Subject, seconds: number): Promise<Row[]> {
       rows.push({ name: 'window(), page cache', state, measured, against: cold });
     }
     if (direct) {
+      state = await emptyFrames(direct, size);
       measured = await withProgress('random, direct', (onProgress) => randomWindows(direct, { ...plan, onProgress }));
-      rows.push({ name: 'window(), direct', state: 'device', measured, against: cold });
+      rows.push({ name: 'window(), direct', state, measured, against: cold });
     }
     await readThrough(path, size);
     state = stateText(mapped && cachedPercent(mapped, size));
@@ -126,8 +164,9 @@ async function scanRows(subject: Subject): Promise<Row[]> {
       rows.push({ name: 'windows(), page cache', state, measured, against: cold });
     }
     if (direct) {
+      state = await emptyFrames(direct, size);
       measured = await withProgress('scan, direct', (onProgress) => scanWindows(direct, { ...plan, onProgress }));
-      rows.push({ name: 'windows(), direct', state: 'device', measured, against: cold });
+      rows.push({ name: 'windows(), direct', state, measured, against: cold });
     }
     await readThrough(path, size);
     state = stateText(mapped && cachedPercent(mapped, size));
@@ -145,7 +184,7 @@ async function scanRows(subject: Subject): Promise<Row[]> {
 }
 
 /** Bytes a second. */
-function rate(row: Row): number {
+function rate(row: Pick<Row, 'measured'>): number {
   return row.measured.bytes / row.measured.seconds;
 }
 
@@ -159,8 +198,15 @@ function rowCells(row: Row): string[] {
     figure(operations / seconds),
     figure(percentile(sorted, 50)),
     figure(percentile(sorted, 99)),
-    row.against ? `${figure(rate(row) / rate(row.against))} x` : '1',
+    ratioText(row),
   ];
+}
+
+/** A run that began with other bytes in memory than its peer's cannot be compared with it. */
+function ratioText({ against, ...row }: Omit<Row, 'against'> & { against: Row | undefined }): string {
+  if (!against) return '1';
+  const past = row.state === 'device' || row.state === 'buffered';
+  return past || stateWord(row.state) === stateWord(against.state) ? `${figure(rate(row) / rate(against))} x` : '-';
 }
 
 function heading(title: string): string[] {
@@ -184,11 +230,7 @@ async function tour(asked: TourArguments): Promise<boolean> {
   try {
     if (either.size === 0) throw new BadInput(`${path} is empty: there is nothing to read`);
     const size = Math.min(asked.size, either.size);
-    say(
-      `${path}`,
-      `  ${either.geometry.kind === 'file' ? 'a file' : 'a block device'} of ${bytesText(either.size)}; this tour reads the first ${bytesText(size)}`,
-      '',
-    );
+    say(`${path}`, ...wrap(`  ${subjectText(either, size)}`, 2), '');
     say('Geometry', ...geometryLines(either.geometry), '');
     if (mapped) say('Opened over the page cache', ...explainLines(mapped.explain()), '');
     if (direct) say('Opened for direct I/O', ...explainLines(direct.explain()), '');
@@ -196,6 +238,7 @@ async function tour(asked: TourArguments): Promise<boolean> {
     const expected = Buffer.allocUnsafeSlow(size);
     if ((await readThrough(path, size, expected)) !== size) throw new BadInput(`${path} became shorter while it was read`);
     const subject = { path, size, expected, mapped, direct };
+    await warmUp(subject);
     const random = await randomRows(subject, asked.seconds);
     const scans = await scanRows(subject);
 
@@ -203,11 +246,12 @@ async function tour(asked: TourArguments): Promise<boolean> {
     say('', ...table, '');
     say(
       ...wrap(
-        'before: how much of the range was in the page cache when the run began; device: read past the cache. node:fs: throughput as a multiple of node:fs in the same state. Each run includes comparing its bytes.',
+        'before: how much of the range was in the page cache when the run began; device: read past it, with empty frames. node:fs: throughput as a multiple of the row of node:fs above it (of a scan: the faster one). Each run includes comparing its bytes.',
         0,
       ),
       '',
     );
+    if (size < tellingBytes) say(`With less than ${bytesText(tellingBytes)} to read each run is over at once: the figures say little.`, '');
     const rows = [...random, ...scans];
     const operations = rows.reduce((sum, row) => sum + row.measured.operations, 0);
     const mismatches = rows.reduce((sum, row) => sum + row.measured.mismatches, 0);
@@ -235,7 +279,8 @@ try {
   if (asked) process.exitCode = (await tour(asked)) ? 0 : 1;
   else say(usage);
 } catch (error) {
-  if (!(error instanceof BadInput)) throw error;
-  process.stderr.write(`sectorwise tour: ${error.message}\n`);
+  // What the kernel or the library refuses has a code, and a message that says what to do; what has none is a bug of the tour.
+  if (!(error instanceof BadInput) && typeof (error as NodeJS.ErrnoException).code !== 'string') throw error;
+  process.stderr.write(`sectorwise tour: ${(error as Error).message}\n`);
   process.exitCode = 2;
 }

@@ -5,7 +5,7 @@
  * Guarantees: loading fails with one ERR_SECTORWISE_NATIVE that lists every place tried, the platform and how to build.
  * Imported by io/, memory/ and geometry/ alone.
  */
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -153,9 +153,9 @@ function packageRoot(): string {
   }
 }
 
+/** By the dynamic linker that is there: asking `process.report` takes tens of milliseconds. */
 function libc(): 'glibc' | 'musl' {
-  const report = process.report?.getReport() as { header?: { glibcVersionRuntime?: string } } | undefined;
-  return report?.header?.glibcVersionRuntime ? 'glibc' : 'musl';
+  return existsSync('/lib') && readdirSync('/lib').some((name) => name.startsWith('ld-musl-')) ? 'musl' : 'glibc';
 }
 
 function load(): NativeBinding {
@@ -163,7 +163,7 @@ function load(): NativeBinding {
   const require = createRequire(import.meta.url);
   const places = [
     join(root, 'build', 'Release', 'sectorwise.node'),
-    join(root, 'prebuilds', `${process.platform}-${process.arch}`, `sectorwise.${process.platform === 'linux' ? libc() : 'none'}.node`),
+    join(root, 'prebuilds', `${process.platform}-${process.arch}`, `sectorwise.${libc()}.node`),
   ];
   const tried: string[] = [];
   let cause: unknown;

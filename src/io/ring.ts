@@ -80,10 +80,10 @@ export class Ring {
     this.engine.submit(count);
   }
 
-  /** Gives every visible completion to the consumer; answers with how many there were. */
-  drain(consumer: CompletionConsumer): number {
-    let seen = this.#drainQueue(this.#first, 0, consumer);
-    if (this.#second !== undefined) seen += this.#drainQueue(this.#second, 1, consumer);
+  /** Gives visible completions to the consumer, `limit` of each queue at most; answers with how many there were. */
+  drain(consumer: CompletionConsumer, limit: number): number {
+    let seen = this.#drainQueue(this.#first, 0, consumer, limit);
+    if (this.#second !== undefined) seen += this.#drainQueue(this.#second, 1, consumer, limit);
     return seen;
   }
 
@@ -105,13 +105,13 @@ export class Ring {
     return Atomics.load(queue.words, queue.tail) !== this.#heads[index];
   }
 
-  #drainQueue(queue: CompletionQueue, index: number, consumer: CompletionConsumer): number {
+  #drainQueue(queue: CompletionQueue, index: number, consumer: CompletionConsumer, limit: number): number {
     const words = queue.words;
     const tail = Atomics.load(words, queue.tail);
     let head = this.#heads[index];
     if (head === tail) return 0;
     let seen = 0;
-    while (head !== tail) {
+    while (head !== tail && seen < limit) {
       const at = queue.first + ((head & queue.mask) << 2);
       const handle = words[at] >>> 0;
       const result = words[at + 2];

@@ -259,7 +259,9 @@ export class FrameCache implements BlockStore {
     this.dirty[frame] &= ~mask;
     if (this.dirty[frame] !== 0) return;
     this.dirtyCount--;
-    if (this.pins[frame] === 0 && this.#isFreeOrIdle(frame)) this.#room++;
+    if (this.pins[frame] !== 0) return;
+    if (frame >= this.frames) this.#freeReserved(frame);
+    else if (this.#isFreeOrIdle(frame)) this.#room++;
   }
 
   isBusy(frame: number): boolean {
@@ -272,6 +274,8 @@ export class FrameCache implements BlockStore {
 
   /** Takes the block out of memory, whoever holds the frame: it becomes free when the last pin goes. Not while an operation is on it. */
   drop(frame: number): void {
+    // A frame of the reserve is free already if what held it let go of it on the way here.
+    if (this.blockOf[frame] < 0) return;
     const wasRoom = frame < this.frames && this.pins[frame] === 0 && this.#isFreeOrIdle(frame);
     if (this.dirty[frame] !== 0) {
       this.dirty[frame] = 0;
@@ -280,7 +284,9 @@ export class FrameCache implements BlockStore {
     this.#table.remove(frame);
     this.blockOf[frame] = -1;
     this.valid[frame] = 0;
-    if (frame < this.frames && this.pins[frame] === 0 && !wasRoom) this.#room++;
+    if (this.pins[frame] !== 0) return;
+    if (frame >= this.frames) this.#freeReserved(frame);
+    else if (!wasRoom) this.#room++;
   }
 
   /**
@@ -299,6 +305,7 @@ export class FrameCache implements BlockStore {
     for (let i = 0; i < count; i++) {
       const from = this.#table.find(block + i);
       const to = target + i;
+      if (this.#exposed[to] !== 0) this.#repairAround(to);
       this.bytesOf(to).set(this.bytesOf(from));
       this.#table.remove(from);
       this.blockOf[from] = -1;

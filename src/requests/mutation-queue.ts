@@ -63,13 +63,16 @@ export class MutationQueue {
     return true;
   }
 
-  /** The last mutation accepted that touches bytes [from, to). */
-  lastTouching(from: number, to: number): Mutation | undefined {
-    for (let i = this.#queue.length - 1; i >= 0; i--) {
-      const mutation = this.#queue[i];
-      if (mutation.from < to && mutation.to > from) return mutation;
+  /** The last mutation accepted that touches bytes [from, to) of a file of `size` bytes now; one that moves the end touches everything between the two ends. */
+  lastTouching(from: number, to: number, size: number): Mutation | undefined {
+    let last: Mutation | undefined;
+    let before = size;
+    for (const mutation of this.#queue) {
+      const after = mutation.sizeAfter(before);
+      if ((mutation.from < to && mutation.to > from) || (after !== before && Math.min(before, after) < to && Math.max(before, after) > from)) last = mutation;
+      before = after;
     }
-    return undefined;
+    return last;
   }
 
   /** Runs `resume` once `mutation` ended. */

@@ -152,17 +152,6 @@ export class OperationTable {
     return place >= 0 && this.#orderStart[place] + this.sectors[this.#order[place]] > start;
   }
 
-  /** Calls `visit` for each operation that touches [start, end). */
-  forEachIn(start: number, end: number, visit: (operation: number) => void): void {
-    let place = Math.max(0, this.#placeAfter(start) - 1);
-    const found: number[] = [];
-    for (; place < this.#ordered && this.#orderStart[place] < end; place++) {
-      const operation = this.#order[place];
-      if (this.#orderStart[place] + this.sectors[operation] > start) found.push(operation);
-    }
-    for (const operation of found) visit(operation);
-  }
-
   /** Index of the first interval that starts after `sector`. */
   #placeAfter(sector: number): number {
     const starts = this.#orderStart;

@@ -26,8 +26,12 @@ import { SLOT_FAILED, SLOT_READY, SlotPool } from './slot-pool.js';
 const RESERVED_SLOTS = 1;
 /** Times that an operation is sent again after EAGAIN, ENOMEM, EINTR, or a transfer that did not move. */
 export const RETRIES_MAX = 64;
-/** Completions are read and followed up this often before the event loop gets its turn. */
-const ROUNDS_MAX = 32;
+/** Completions told in one turn: few, so that the device is not idle while a burst is worked off; docs/decisions.md has the measurement. */
+const BURST = 4;
+/** Operations of one turn that are put in the order of their places. */
+const ORDERED_MAX = 512;
+/** Turns before the event loop gets its own. */
+const TURNS_MAX = 64;
 
 const EINTR = -4;
 const EIO = -5;
@@ -154,12 +158,17 @@ export class RequestManager implements CompletionConsumer {
   #watchers: { from: number; to: number; clear: () => void }[] = [];
   #handovers: (() => void)[] = [];
   #idlers: (() => void)[] = [];
+  #places = new Float64Array(ORDERED_MAX);
   /** Sectors [from, to) that no new operation may touch: a hole is being punched there. */
   #excludedFrom = 0;
   #excludedTo = 0;
   #scheduled = false;
-  #waking = false;
+  /** Turns since the event loop had its own. */
+  #turns = 0;
+  readonly #turn = (): void => this.#runTurn();
   #pumping = false;
+  /** A blocking call is moving things on. */
+  #patient = false;
   #closed = false;
 
   constructor(ring: Ring, store: BlockStore, source: RequestSource, file: number, limits: RequestLimits) {
@@ -180,10 +189,7 @@ export class RequestManager implements CompletionConsumer {
     this.#plannedOrigin = new Uint32Array(planned);
     this.#plannedSlot = new Int32Array(planned);
     this.#scratch = new SortScratch(planned);
-    ring.engine.listen(
-      () => this.#wake(),
-      () => this.#settledWake(),
-    );
+    ring.engine.listen(() => this.#wake(), this.#turn);
   }
 
   /** Callers that wait in line. */
@@ -229,7 +235,14 @@ export class RequestManager implements CompletionConsumer {
       return;
     }
     const head = caller.handle === 0 ? -1 : this.slots.resolve(caller.handle);
-    if (head < 0) return;
+    if (head < 0) {
+      // Decided, but not told yet: another caller, told before it in the same turn, gave it up.
+      const place = this.#settledCallers.indexOf(caller);
+      if (place < 0) return;
+      this.#settledCallers[place] = undefined;
+      if (this.#settledErrors[place] === undefined) this.#unpinAll(caller);
+      return;
+    }
     this.#giveSlots(head);
     caller.handle = 0;
     this.#unpinAll(caller);
@@ -254,12 +267,19 @@ export class RequestManager implements CompletionConsumer {
     this.schedule();
   }
 
-  /** Calls `clear` once no operation touches [from, to) (sectors), perhaps within this call; from then on none is begun there until `readmit`. */
+  /** Calls `clear` once no operation and no request touches [from, to) (sectors), perhaps within this call; from then on none is begun there until `readmit`. */
   exclude(from: number, to: number, clear: () => void): void {
     this.#excludedFrom = from;
     this.#excludedTo = to;
-    if (this.operations.touches(from, to - from)) this.#watchers.push({ from, to, clear });
+    if (this.#inUse(from, to)) this.#watchers.push({ from, to, clear });
     else clear();
+  }
+
+  /** An operation is on [from, to), or somebody waits with pins on blocks there. */
+  #inUse(from: number, to: number): boolean {
+    const touches = (caller: Caller | undefined): boolean =>
+      caller !== undefined && caller.first * BLOCK_SECTORS < to && (caller.first + caller.count) * BLOCK_SECTORS > from;
+    return this.operations.touches(from, to - from) || this.#callers.some(touches) || this.#settledCallers.some(touches);
   }
 
   readmit(): void {
@@ -270,33 +290,41 @@ export class RequestManager implements CompletionConsumer {
 
   /** Runs `handover` from the event loop, outside any call of the library. */
   handover(run: () => void): void {
+    if (this.#closed) {
+      queueMicrotask(run);
+      return;
+    }
     this.#handovers.push(run);
     this.schedule();
   }
 
   /** Something changed that may let whoever is first in line go on. */
   schedule(): void {
-    if (this.#scheduled || this.#waking || this.#closed) return;
+    if (this.#scheduled || this.#closed) return;
     this.#scheduled = true;
-    queueMicrotask(() => {
-      this.#scheduled = false;
-      if (this.#closed) return;
-      this.#rounds();
-      this.#runHandovers();
-    });
+    queueMicrotask(this.#turn);
   }
 
   /** For blocking calls: moves everything one step, waiting for the device if nothing else is to do. No callback of anybody runs. */
   progress(): void {
+    // Who has frames may give them back once JavaScript runs again: nobody is refused for want of memory, unless it is that or waiting for ever.
+    this.#patient = true;
     this.#pump();
+    this.#patient = false;
     this.#ring.engine.collect();
-    const seen = this.#ring.drain(this);
+    const seen = this.#ring.drain(this, Number.MAX_SAFE_INTEGER);
     const moved = seen > 0 || this.#settledCount > 0;
     this.#settle();
     if (moved) return;
-    if (this.#ring.inFlight === 0) throw assertionError('a blocking call waits for nothing');
+    if (this.#ring.inFlight === 0) {
+      this.#pump();
+      if (this.#settledCount === 0 && this.#ring.inFlight === 0) throw assertionError('a blocking call waits for nothing');
+      this.#settle();
+      return;
+    }
     this.#ring.engine.wait();
-    this.#drain();
+    this.#ring.drain(this, Number.MAX_SAFE_INTEGER);
+    this.#settle();
   }
 
   /** Rejects everybody who waits in line; who has slots is served to the end. */
@@ -320,6 +348,8 @@ export class RequestManager implements CompletionConsumer {
   close(): void {
     this.#closed = true;
     this.#ring.hold(false);
+    // What the close settled is still handed over. A turn that was to do it may never come: the ring does not call back once it is closed.
+    queueMicrotask(() => this.#runHandovers());
   }
 
   // Grant
@@ -362,9 +392,10 @@ export class RequestManager implements CompletionConsumer {
       }
       inSlot++;
     }
-    if ((waits > 0 || absent > 0) && this.#isExcluded(first, count)) return false;
+    if (this.#isExcluded(first, count)) return false;
     if (slotsNeeded > this.slots.freeCount - (caller.blocking ? 0 : RESERVED_SLOTS)) return false;
-    if (absent > 0 && absent + this.#planned > store.room() - held) return false;
+    // Pinning what is idle takes room too: from those whose blocks are planned and have no memory yet.
+    if (absent + held > 0 && absent + this.#planned > store.room() - held) return false;
     this.#enter(caller, waits);
     return true;
   }
@@ -456,7 +487,7 @@ export class RequestManager implements CompletionConsumer {
       }
       sector = operations.start[operation] + operations.sectors[operation];
     }
-    let rest = missing & ~flying;
+    let rest = this.#wholeUnits(missing) & ~flying;
     while (rest !== 0) {
       const from = 31 - Math.clz32(rest & -rest);
       let to = from;
@@ -470,6 +501,18 @@ export class RequestManager implements CompletionConsumer {
       this.#enqueue(operation);
     }
     return awaited;
+  }
+
+  /** The sectors of a block that a transfer over `mask` has to take along. */
+  #wholeUnits(mask: number): number {
+    const unit = this.#unitSectors;
+    if (unit === 1) return mask;
+    let whole = 0;
+    for (let sector = 0; sector < BLOCK_SECTORS; sector += unit) {
+      const units = ((1 << unit) - 1) << sector;
+      if (mask & units) whole |= units;
+    }
+    return whole;
   }
 
   #link(operation: number, slot: number): void {
@@ -543,11 +586,23 @@ export class RequestManager implements CompletionConsumer {
     return !this.operations.touches(start, blocks * BLOCK_SECTORS) && !this.#isExcluded(start / BLOCK_SECTORS, blocks);
   }
 
+  /** Insertion by place: a turn's operations are few, and already in the order of the file. An unknown place (NaN) stays behind the one before it. */
   #enqueueByPlace(batch: number[]): void {
     const placeOf = this.placeOf as PlaceOf;
-    const places = new Map(batch.map((operation) => [operation, placeOf(this.operations.start[operation])]));
-    // Sorting is stable, and an unknown place compares equal to all: those keep the order of the file.
-    batch.sort((a, b) => (places.get(a) as number) - (places.get(b) as number) || 0);
+    const places = this.#places;
+    // A turn of more is a request over a shredded file: the file's order will do.
+    const ordered = batch.length <= places.length;
+    for (let i = 0; ordered && i < batch.length; i++) {
+      const operation = batch[i];
+      const place = placeOf(this.operations.start[operation]);
+      let hole = i;
+      for (; hole > 0 && places[hole - 1] > place; hole--) {
+        batch[hole] = batch[hole - 1];
+        places[hole] = places[hole - 1];
+      }
+      batch[hole] = operation;
+      places[hole] = place;
+    }
     for (const operation of batch) this.#enqueue(operation);
   }
 
@@ -775,6 +830,8 @@ export class RequestManager implements CompletionConsumer {
       const base = slot * slots.blocksPerSlot;
       const count = slots.count[slot];
       const from = lowerBound(slots.sectors, base, count, low - (low % BLOCK_SECTORS));
+      const head = slots.head[slot];
+      const caller = this.#callers[head];
       let ended = 0;
       let concerned = false;
       if (whole && result >= 0) {
@@ -784,12 +841,15 @@ export class RequestManager implements CompletionConsumer {
         for (let entry = from; entry < base + count && slots.sectors[entry] < low + sectors; entry++) {
           const mask = maskIn(slots.sectors[entry], low, sectors);
           if ((slots.need[entry] & mask) === 0) continue;
-          concerned = true;
+          // A store waits for what is on its way over its blocks too, but the errors of that are not its own.
+          if (result < 0 && caller !== undefined) {
+            const block = (region * REGION_SECTORS + slots.sectors[entry]) / BLOCK_SECTORS;
+            concerned ||= (this.#needOf(caller, block - caller.first) & mask) !== 0;
+          }
           slots.need[entry] &= ~mask;
           if (slots.need[entry] === 0) ended++;
         }
       }
-      const head = slots.head[slot];
       if (result < 0 && concerned && this.#errors[head] === undefined) {
         this.#errors[head] = systemError(result, 'read', { path: this.#source.path, offset: start * SECTOR_BYTES, length: sectors * SECTOR_BYTES });
       }
@@ -827,6 +887,20 @@ export class RequestManager implements CompletionConsumer {
     }
   }
 
+  /**
+   * An operation began on a storing caller's blocks after it was granted: a read into memory that it had taken without reading, or a write. A store may not meet
+   * either, so it waits once more, its memory kept.
+   */
+  #waitOn(caller: Caller): void {
+    const granted = this.#grant(caller);
+    this.#unpinAll(caller);
+    if (!granted) {
+      caller.waiting = true;
+      this.#line.splice(this.#lineHead, 0, caller);
+    }
+    this.schedule();
+  }
+
   #unpinAll(caller: Caller): void {
     for (let i = 0; i < caller.count; i++) this.#store.unpin(caller.first + i);
   }
@@ -852,7 +926,7 @@ export class RequestManager implements CompletionConsumer {
       if (caller !== undefined) {
         if (!this.#grant(caller)) {
           this.#plan();
-          if (this.operations.count > 0 || this.#settledCount > 0 || this.#source.pressure()) return;
+          if (this.operations.count > 0 || this.#settledCount > 0 || this.#source.pressure() || this.#patient) return;
           caller.waiting = false;
           this.#shift();
           this.#tell(caller, this.#source.cacheFull(caller));
@@ -875,25 +949,20 @@ export class RequestManager implements CompletionConsumer {
     }
   }
 
-  /** Reads completions and tells who waited. Answers with how many there were. */
-  #drain(): number {
-    const seen = this.#ring.drain(this);
-    this.#settle();
-    return seen;
-  }
-
   #settle(): void {
     for (let i = 0; i < this.#settledCount; i++) {
-      const caller = this.#settledCallers[i] as Caller;
+      const caller = this.#settledCallers[i];
       const error = this.#settledErrors[i];
       this.#settledCallers[i] = undefined;
       this.#settledErrors[i] = undefined;
-      caller.settle(error);
+      if (caller === undefined) continue;
+      if (error === undefined && caller.store && this.operations.touches(caller.first * BLOCK_SECTORS, caller.count * BLOCK_SECTORS)) this.#waitOn(caller);
+      else caller.settle(error);
     }
     this.#settledCount = 0;
     for (let i = 0; i < this.#watchers.length; ) {
       const { from, to, clear } = this.#watchers[i];
-      if (this.operations.touches(from, to - from)) {
+      if (this.#inUse(from, to)) {
         i++;
         continue;
       }
@@ -907,35 +976,47 @@ export class RequestManager implements CompletionConsumer {
     }
   }
 
-  /** Sends and reads until nothing is there at once any more; the rest will wake the event loop. */
-  #rounds(): void {
-    for (let round = 0; round < ROUNDS_MAX; round++) {
-      this.#pump();
-      this.#ring.engine.collect();
-      if (this.#drain() > 0 || this.#settledCount > 0) continue;
-      this.#ring.hold(this.#ring.inFlight > 0);
-      if (this.#ring.inFlight === 0 || this.#ring.arm()) return;
+  /**
+   * One turn: hands over, sends what was asked for since the last, reads a few completions. While there are more, the next turn is queued behind the reactions of what
+   * was settled, so that the device has the first of what they ask for while the rest of a burst is still being told.
+   */
+  #runTurn(): void {
+    this.#scheduled = false;
+    // What is handed over may close the file.
+    this.#runHandovers();
+    if (this.#closed) return;
+    this.#pump();
+    this.#ring.engine.collect();
+    const seen = this.#ring.drain(this, BURST);
+    this.#settle();
+    if (seen > 0 || this.#handovers.length > 0) {
+      this.#nextTurn();
+      return;
+    }
+    this.#ring.hold(this.#ring.inFlight > 0);
+    if (this.#ring.inFlight > 0 && !this.#ring.arm()) this.#nextTurn();
+    else this.#turns = 0;
+  }
+
+  #nextTurn(): void {
+    if (this.#scheduled) return;
+    this.#scheduled = true;
+    if (++this.#turns < TURNS_MAX) {
+      queueMicrotask(this.#turn);
+      return;
     }
     // Completions come as fast as they are read: the event loop gets its turn before the next.
-    setImmediate(() => {
-      if (!this.#closed) this.#rounds();
-    });
+    this.#turns = 0;
+    setImmediate(this.#turn);
   }
 
+  /** The event loop was woken. Microtasks run between this and `#runTurn`, and what they ask for goes out in one submission. */
   #wake(): void {
     if (this.#closed) return;
-    this.#waking = true;
+    this.#scheduled = true;
     this.#ring.engine.collect();
-    this.#drain();
-    this.#runHandovers();
-  }
-
-  /** The microtasks of what was settled ran: what they asked for goes out in one submission. */
-  #settledWake(): void {
-    this.#waking = false;
-    if (this.#closed) return;
-    this.#rounds();
-    this.#runHandovers();
+    this.#ring.drain(this, BURST);
+    this.#settle();
   }
 
   #runHandovers(): void {

@@ -7,7 +7,7 @@
  *   sectors  [  8 16 24 | … ]
  *   origin   [  1  2  0 | … ]
  *
- * Guarantees: stable; linear when the input is sorted or nearly so; never more than n·log2(n) + 6n comparisons; nothing is
+ * Guarantees: stable; linear when the input is sorted or nearly so; never more than n·log2(n) + 9n comparisons; nothing is
  * allocated (the caller brings the scratch memory).
  * Leaves to others: what a sector means (`request-manager.ts`), which region an array is in (`slot-pool.ts`).
  */

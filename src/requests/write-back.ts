@@ -24,6 +24,15 @@ export interface Loss {
   error: Error;
 }
 
+/** The bytes of a block as a flush found them, for when its turn comes. */
+export interface BlockCopy {
+  readonly bytes: Uint8Array;
+  /** Sectors to be written. */
+  mask: number;
+  /** Sectors marked since: they stay dirty after the copy was written. */
+  later: number;
+}
+
 export class WriteBack {
   /** The ranges that a flush could not make durable, until they are acknowledged. */
   losses: Loss[] = [];
@@ -37,6 +46,10 @@ export class WriteBack {
   /** Written since the last sync: block → sectors. Pinned where `#held` says so. */
   readonly #unsynced = new Map<number, number>();
   readonly #held = new Set<number>();
+  /** Ranges punched or cut off since the last sync: a sync that fails says nothing about them either. */
+  #removed: { offset: number; length: number }[] = [];
+  /** Sectors that could not be made durable and were not stored into since: block → mask. */
+  readonly #lost = new Map<number, number>();
   #running = false;
   #outstanding = 0;
   #failedRun = false;
@@ -69,6 +82,14 @@ export class WriteBack {
     this.#frames.markDirty(frame, mask);
     this.#dirty.set(block, frame);
     this.#failedRun = false;
+    this.#regain(block, mask);
+  }
+
+  #regain(block: number, mask: number): void {
+    const lost = this.#lost.get(block);
+    if (lost === undefined) return;
+    if ((lost & ~mask) === 0) this.#lost.delete(block);
+    else this.#lost.set(block, lost & ~mask);
   }
 
   /** The frame of a dirty block changed. */
@@ -80,20 +101,30 @@ export class WriteBack {
   forget(block: number): void {
     this.#dirty.delete(block);
     this.#unsynced.delete(block);
+    this.#lost.delete(block);
     if (this.#held.delete(block)) this.#frames.unpin(block);
   }
 
   /** The bytes, as they are now, of dirty frames that somebody may store into: what a flush called now has to write. */
-  snapshot(): Map<number, Uint8Array> {
-    const copies = new Map<number, Uint8Array>();
+  snapshot(): Map<number, BlockCopy> {
+    const copies = new Map<number, BlockCopy>();
     for (const [block, frame] of this.#dirty.entries()) {
-      if (this.#frames.writers[frame] > 0) copies.set(block, this.#frames.bytesOf(frame).slice());
+      if (this.#frames.writers[frame] > 0) copies.set(block, { bytes: this.#frames.bytesOf(frame).slice(), mask: this.#frames.dirty[frame], later: 0 });
     }
     return copies;
   }
 
-  /** Writes everything that is dirty now; `done` when the last write ended, whether well or not. `keep`: frames stay in memory until `synced`. */
-  run(keep: boolean, copies: Map<number, Uint8Array> | undefined, done: () => void): void {
+  /** Goes on once no run is under way, perhaps within this call. */
+  whenFree(go: () => void): void {
+    if (this.#running) this.#done.push(() => this.whenFree(go));
+    else go();
+  }
+
+  /**
+   * Writes everything that is dirty now; `done` when the last write ended, whether well or not. With a run under way it only waits for that one.
+   * `keep`: frames stay in memory until `synced`.
+   */
+  run(keep: boolean, copies: Map<number, BlockCopy> | undefined, done: () => void): void {
     this.#done.push(done);
     if (this.#running) return;
     this.#running = true;
@@ -105,8 +136,14 @@ export class WriteBack {
     this.#release();
   }
 
+  /** The range was punched or cut off; the next sync makes that durable. */
+  removed(offset: number, length: number): void {
+    this.#removed.push({ offset, length });
+  }
+
   /** A sync succeeded: what was written before it is durable. */
   synced(): void {
+    this.#removed = [];
     for (const block of this.#held) this.#frames.unpin(block);
     this.#held.clear();
     this.#unsynced.clear();
@@ -115,10 +152,15 @@ export class WriteBack {
   /** A sync failed: nothing written since the last one can be relied on. What is still in memory is dirty again, the rest is lost; all of it is named. */
   syncFailed(result: number, size: number): void {
     const place = { path: this.#path };
+    for (const { offset, length } of this.#removed) this.#lose({ offset, length, error: systemError(result, 'fdatasync', place) });
+    this.#removed = [];
     if (this.#unsynced.size === 0) this.#lose({ offset: 0, length: size, error: systemError(result, 'fdatasync', place) });
     for (const [block, mask] of this.#unsynced) {
       const frame = this.#frames.find(block);
-      if (frame >= 0 && (this.#frames.valid[frame] & mask) === mask) this.mark(block, frame, mask);
+      if (frame >= 0 && (this.#frames.valid[frame] & mask) === mask) {
+        this.mark(block, frame, mask);
+        this.#lost.set(block, (this.#lost.get(block) ?? 0) | mask);
+      }
       this.#loseBlock(block, mask, systemError(result, 'fdatasync', place));
     }
     for (const block of this.#held) this.#frames.unpin(block);
@@ -131,24 +173,25 @@ export class WriteBack {
   acknowledge(): Loss[] {
     const losses = this.losses;
     this.losses = [];
-    for (const { offset, length } of losses) {
-      const end = Math.ceil((offset + length) / BLOCK_BYTES);
-      const lost: [number, number][] = [];
-      this.#dirty.forRange(Math.floor(offset / BLOCK_BYTES), end, false, (block, frame) => {
-        lost.push([block, frame]);
-      });
-      for (const [block, frame] of lost) {
-        this.#dirty.delete(block);
-        this.#frames.markClean(frame, 0xff);
-        if (this.#frames.pins[frame] === 0 && !this.#frames.isBusy(frame)) this.#frames.drop(frame);
-      }
+    const frames = this.#frames;
+    for (const [block, mask] of this.#lost) {
+      const frame = frames.find(block);
+      const given = frame < 0 ? 0 : mask & frames.dirty[frame];
+      if (given === 0) continue;
+      frames.markClean(frame, given);
+      const clean = frames.dirty[frame] === 0;
+      if (clean) this.#dirty.delete(block);
+      if (frames.pins[frame] !== 0 || frames.isBusy(frame)) continue;
+      if (clean) frames.drop(frame);
+      else frames.valid[frame] &= ~given;
     }
+    this.#lost.clear();
     this.#failedRun = false;
     return losses;
   }
 
   /** Sends the run of blocks that begins at `blocks[i]`; answers with how many blocks it took. */
-  #send(blocks: number[], i: number, keep: boolean, copies: Map<number, Uint8Array> | undefined): number {
+  #send(blocks: number[], i: number, keep: boolean, copies: Map<number, BlockCopy> | undefined): number {
     const frames = this.#frames;
     const first = blocks[i];
     const frame = this.#dirty.get(first) as number;
@@ -157,10 +200,17 @@ export class WriteBack {
       this.#sendLater(first, keep);
       return 1;
     }
-    const copy = copies?.get(first) ?? (frames.writers[frame] > 0 ? frames.bytesOf(frame).slice() : undefined);
+    let copy = copies?.get(first);
+    if (copy === undefined && frames.writers[frame] > 0) copy = { bytes: frames.bytesOf(frame).slice(), mask, later: 0 };
     if (copy !== undefined) {
+      // What was marked after the copy was made stays dirty; what became clean since then was written as it was, or is gone.
+      const sent = copy.mask & mask;
+      if (sent === 0) return 1;
       this.#outstanding++;
-      this.#sendCopy({ block: first, mask, bytes: copy }, keep);
+      // Clean before it is busy: the pin keeps the frame until its write is on its way.
+      frames.pinFrame(frame);
+      this.#tookBlock(first, frame, sent, copy.later, keep);
+      this.#sendCopy({ block: first, mask: sent, bytes: copy.bytes }, keep);
       return 1;
     }
     const from = lowestBit(mask);
@@ -206,15 +256,19 @@ export class WriteBack {
     const frames = this.#frames;
     const end = start + sectors;
     for (let block = Math.floor(start / BLOCK_SECTORS); block * BLOCK_SECTORS < end; block++) {
-      const mask = maskOf(block, start, end);
-      const frame = frames.find(block);
-      frames.markClean(frame, mask);
-      if (frames.dirty[frame] === 0) this.#dirty.delete(block);
-      this.#unsynced.set(block, (this.#unsynced.get(block) ?? 0) | mask);
-      if (keep && !this.#held.has(block)) {
-        frames.pinFrame(frame);
-        this.#held.add(block);
-      }
+      this.#tookBlock(block, frames.find(block), maskOf(block, start, end), 0, keep);
+    }
+  }
+
+  /** `stay`: sectors that stay dirty, because they changed after what is being written. */
+  #tookBlock(block: number, frame: number, mask: number, stay: number, keep: boolean): void {
+    const frames = this.#frames;
+    frames.markClean(frame, mask & ~stay);
+    if (frames.dirty[frame] === 0) this.#dirty.delete(block);
+    this.#unsynced.set(block, (this.#unsynced.get(block) ?? 0) | mask);
+    if (keep && !this.#held.has(block)) {
+      frames.pinFrame(frame);
+      this.#held.add(block);
     }
   }
 
@@ -232,10 +286,9 @@ export class WriteBack {
       handle: 0,
       waiting: false,
       settle: (error) => {
-        if (error === undefined) {
-          if (this.#dirty.has(block)) this.#send([block], 0, keep, undefined);
-          this.#frames.unpin(block);
-        }
+        // Refused or not: what is dirty is written, or a flush would leave it out in silence.
+        if (this.#dirty.has(block)) this.#send([block], 0, keep, undefined);
+        if (error === undefined) this.#frames.unpin(block);
         this.#release();
       },
     };
@@ -268,10 +321,10 @@ export class WriteBack {
           if (next !== undefined) this.#sendCopy(next, keep);
         }),
       );
-      this.#took(start, end - at, keep);
       at = end;
       while (at < BLOCK_SECTORS && (copy.mask & (1 << at)) === 0) at++;
     }
+    frames.unpin(copy.block);
     this.#release();
   }
 
@@ -301,6 +354,7 @@ export class WriteBack {
       const frame = this.#frames.find(block);
       this.#frames.markDirty(frame, mask);
       this.#dirty.set(block, frame);
+      this.#lost.set(block, (this.#lost.get(block) ?? 0) | mask);
       if (unsynced !== 0) this.#unsynced.set(block, unsynced);
       else {
         this.#unsynced.delete(block);

@@ -17,7 +17,14 @@ export interface Batch<T> {
   /** Requests that were neither handed over nor failed so far. */
   readonly pending: number;
   /** Resolves when every request has been handed over or failed; how many were answered at once, later, and with an error. No `get` after it. */
-  end(): Promise<{ immediate: number; delayed: number; failed: number }>;
+  end(): Promise<{
+    /** Windows that were handed over during `get`. */
+    immediate: number;
+    /** Windows that were handed over later. */
+    delayed: number;
+    /** Requests that got an error instead. */
+    failed: number;
+  }>;
 }
 
 /** What a batch needs of its file. */
@@ -79,8 +86,7 @@ export class FileBatch<T> implements Batch<T> {
     } else if (this.#inCallback) {
       this.#nested.push({ window, context });
     } else {
-      this.#give(window, context, false);
-      this.#giveNested();
+      this.#giveNow(window, context);
     }
   }
 
@@ -120,29 +126,51 @@ export class FileBatch<T> implements Batch<T> {
     } finally {
       this.#inCallback = false;
       window.release();
-      this.#finish();
     }
   }
 
+  /** During `get`. What is thrown first comes out of it, but not before those who asked in the callback were answered. */
+  #giveNow(window: Window, context: T): void {
+    let problem: { thrown: unknown } | undefined;
+    try {
+      this.#give(window, context, false);
+    } catch (thrown) {
+      problem = { thrown };
+    }
+    if (this.#nested.length > 0) {
+      this.#giveRest((thrown) => {
+        if (problem === undefined) problem = { thrown };
+        else this.#keep(thrown);
+      });
+    }
+    if (problem !== undefined) throw problem.thrown;
+  }
+
   /** What was asked for in a callback and was in memory. */
-  #giveNested(): void {
-    for (let next = this.#nested.shift(); next !== undefined; next = this.#nested.shift()) this.#give(next.window, next.context, false);
+  #giveRest(onThrow: (thrown: unknown) => void): void {
+    for (let next = this.#nested.shift(); next !== undefined; next = this.#nested.shift()) {
+      try {
+        this.#give(next.window, next.context, false);
+      } catch (thrown) {
+        onThrow(thrown);
+      }
+    }
+    this.#finish();
   }
 
   #deliver(window: Window, context: T): void {
+    if (this.#signal?.aborted) {
+      // It came between the abort and its turn.
+      window.release();
+      this.#fail(abortError(this.#signal), context);
+      return;
+    }
     try {
       this.#give(window, context, true);
     } catch (error) {
       this.#keep(error);
     }
-    while (this.#nested.length > 0) {
-      try {
-        this.#giveNested();
-      } catch (error) {
-        this.#keep(error);
-      }
-    }
-    this.#finish();
+    this.#giveRest((thrown) => this.#keep(thrown));
   }
 
   #fail(error: Error, context: T): void {
@@ -158,15 +186,8 @@ export class FileBatch<T> implements Batch<T> {
       } finally {
         this.#inCallback = false;
       }
-      while (this.#nested.length > 0) {
-        try {
-          this.#giveNested();
-        } catch (thrown) {
-          this.#keep(thrown);
-        }
-      }
     }
-    this.#finish();
+    this.#giveRest((thrown) => this.#keep(thrown));
   }
 
   #keep(error: unknown): void {

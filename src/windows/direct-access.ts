@@ -46,7 +46,7 @@ export class DirectAccess implements Access {
     this.ground = options.ground;
     this.manager = options.manager;
     this.#frames = options.frames;
-    this.pieceBytes = Math.max(1, Math.min(PIECE_BLOCKS_MAX, options.frames.frames >>> 2)) * BLOCK_BYTES;
+    this.pieceBytes = Math.max(1, Math.min(PIECE_BLOCKS_MAX, options.frames.frames >>> 2, options.manager.blocksMax)) * BLOCK_BYTES;
     this.#writes = new DirectWrites(options, this.pieceBytes);
   }
 
@@ -105,7 +105,7 @@ export class DirectAccess implements Access {
 
   windowFrom(offset: number, length: number, writable: boolean): FileWindow {
     const now = Math.max(0, Math.min(length, this.ground.logical - offset));
-    const asked = blocksOver(offset, length);
+    const asked = length === 0 ? 0 : blocksOver(offset, length);
     const kept = now === 0 ? 0 : blocksOver(offset, now);
     const first = Math.floor(offset / BLOCK_BYTES);
     for (let i = kept; i < asked; i++) this.#unpinIfThere(first + i);

@@ -15,7 +15,7 @@ import type { FrameCache } from '../memory/frame-cache.js';
 import { CAUSE_TRUNCATE } from '../memory/validity.js';
 import type { Mutation } from '../requests/mutation-queue.js';
 import type { Caller, RequestManager } from '../requests/request-manager.js';
-import { type Loss, WriteBack } from '../requests/write-back.js';
+import { type BlockCopy, type Loss, WriteBack } from '../requests/write-back.js';
 import type { StoreMutation } from './access.js';
 import { control } from './control.js';
 import { blocksOver, type DirectAccessOptions } from './direct-access.js';
@@ -40,7 +40,9 @@ export class DirectWrites {
   /** The device has to be asked to make something durable; true at first, for what others wrote before. */
   #unsynced = true;
   /** Copies that flushes further back in the queue will write: writes accepted before them still go in. */
-  readonly #copies = new Set<Map<number, Uint8Array>>();
+  readonly #copies = new Set<Map<number, BlockCopy>>();
+  /** A flush, a cut or a hole is under way: no write-back may begin beside it. */
+  #alone = false;
 
   constructor(options: DirectAccessOptions, pieceBytes: number) {
     this.#ground = options.ground;
@@ -56,6 +58,7 @@ export class DirectWrites {
     this.#back.onWritten = (end) => {
       // Padding behind the logical end is on the device until the flush cuts it off.
       if (end > this.#ground.committed) this.#ground.committed = end;
+      this.#unsynced = true;
     };
   }
 
@@ -65,7 +68,7 @@ export class DirectWrites {
 
   /** The request manager lacks frames: starts writing dirty ones, unless that was tried and failed. */
   pressure(): boolean {
-    if (this.#back.running) return true;
+    if (this.#back.running || this.#alone) return true;
     if (!this.#back.hopeful) return false;
     this.#back.run(false, undefined, () => this.#manager.schedule());
     return true;
@@ -86,7 +89,12 @@ export class DirectWrites {
       const block = Math.floor(at / BLOCK_BYTES);
       const within = at - block * BLOCK_BYTES;
       const to = Math.min(BLOCK_BYTES, offset + end - block * BLOCK_BYTES);
-      this.#back.mark(block, frame + (block - base), this.#units(within, to));
+      const mask = this.#units(within, to);
+      this.#back.mark(block, frame + (block - base), mask);
+      for (const copies of this.#copies) {
+        const copy = copies.get(block);
+        if (copy !== undefined) copy.later |= mask;
+      }
       at = (block + 1) * BLOCK_BYTES;
     }
     this.#unsynced = true;
@@ -234,7 +242,10 @@ export class DirectWrites {
       }
       const part = source.subarray(at - offset, at - offset + to - within);
       bytes.set(part, within);
-      for (const copies of this.#copies) copies.get(block)?.set(part, within);
+      for (const copies of this.#copies) {
+        const copy = copies.get(block);
+        if (copy !== undefined) this.#addTo(copy, bytes, part, within, mask);
+      }
       frames.markValid(frame, mask);
       this.#back.mark(block, frame, mask);
       at += to - within;
@@ -243,26 +254,46 @@ export class DirectWrites {
     this.#unsynced = true;
   }
 
+  /** A write that was accepted before the flush of this copy: it goes in. */
+  #addTo(copy: BlockCopy, frame: Uint8Array, part: Uint8Array, within: number, mask: number): void {
+    for (let sector = 0; sector < BLOCK_SECTORS; sector++) {
+      const at = sector * SECTOR_BYTES;
+      if (mask & ~copy.mask & (1 << sector)) copy.bytes.set(frame.subarray(at, at + SECTOR_BYTES), at);
+    }
+    copy.bytes.set(part, within);
+    copy.mask |= mask;
+    copy.later |= mask;
+  }
+
   // Flush
 
   flush(settle: (error: Error | undefined) => void): Mutation {
     // With the queue empty it begins within this call, and takes the bytes as they are then.
-    const copies = this.#hasWaiting() ? this.#back.snapshot() : undefined;
+    const copies = this.#hasWaiting() || this.#back.running ? this.#back.snapshot() : undefined;
     if (copies !== undefined && copies.size > 0) this.#copies.add(copies);
     return {
       from: 0,
       to: 0,
       sizeAfter: (size) => size,
-      start: (done) => {
-        if (copies !== undefined) this.#copies.delete(copies);
-        if (!this.unflushed) {
-          done();
-          return;
-        }
-        this.#back.run(true, copies, () => this.#fitSize(done));
-      },
+      start: (done) =>
+        this.#beginAlone(done, (end) => {
+          if (copies !== undefined) this.#copies.delete(copies);
+          if (this.unflushed) this.#back.run(true, copies, () => this.#fitSize(end));
+          else end();
+        }),
       settle,
     };
+  }
+
+  /** Runs what must not have a write-back beside it: its writes would be durable or not, cut off or not, by chance. */
+  #beginAlone(done: (error?: Error) => void, begin: (end: (error?: Error) => void) => void): void {
+    this.#alone = true;
+    this.#back.whenFree(() =>
+      begin((error) => {
+        this.#alone = false;
+        done(error);
+      }),
+    );
   }
 
   #fitSize(done: (error?: Error) => void): void {
@@ -271,15 +302,19 @@ export class DirectWrites {
       this.#sync(done);
       return;
     }
-    control(this.#manager, { opcode: OP_TRUNCATE, position: logical, length: 0 }, (result) => {
-      if (result < 0) {
-        this.#back.losses.push({ offset: 0, length: logical, error: systemError(result, 'ftruncate', { path }) });
-        done(flushFailed(path, this.#back.losses));
-        return;
-      }
-      this.#ground.committed = logical;
-      this.#sync(done);
-    });
+    // Not beside a read of the last block, which would see the padding or not.
+    this.#manager.exclude(Math.floor(Math.min(logical, committed) / BLOCK_BYTES) * BLOCK_SECTORS, LAST_SECTOR, () =>
+      control(this.#manager, { opcode: OP_TRUNCATE, position: logical, length: 0 }, (result) => {
+        this.#manager.readmit();
+        if (result < 0) {
+          this.#back.losses.push({ offset: 0, length: logical, error: systemError(result, 'ftruncate', { path }) });
+          done(flushFailed(path, this.#back.losses));
+          return;
+        }
+        this.#ground.committed = logical;
+        this.#sync(done);
+      }),
+    );
   }
 
   #sync(done: (error?: Error) => void): void {
@@ -309,24 +344,27 @@ export class DirectWrites {
       from: Math.min(size, ground.logical),
       to: Number.MAX_SAFE_INTEGER,
       sizeAfter: () => size,
-      start: (done) => {
-        this.#unsynced = true;
-        const finish = (result: number): void => {
-          this.#manager.readmit();
-          if (result < 0) {
-            done(systemError(result, 'ftruncate', { path: ground.path, offset: size }));
-            return;
-          }
-          const before = ground.logical;
-          ground.committed = size;
-          ground.logical = size;
-          if (size < before) this.#cut(size, before);
-          done();
-        };
-        const truncate = (): void => control(this.#manager, { opcode: OP_TRUNCATE, position: size, length: 0 }, finish);
-        if (size >= ground.logical) truncate();
-        else this.#manager.exclude(Math.floor(size / BLOCK_BYTES) * BLOCK_SECTORS, LAST_SECTOR, truncate);
-      },
+      start: (finished) =>
+        this.#beginAlone(finished, (done) => {
+          this.#unsynced = true;
+          const finish = (result: number): void => {
+            this.#manager.readmit();
+            if (result < 0) {
+              done(systemError(result, 'ftruncate', { path: ground.path, offset: size }));
+              return;
+            }
+            const before = ground.logical;
+            ground.committed = size;
+            ground.logical = size;
+            if (size < before) {
+              this.#cut(size, before);
+              this.#back.removed(size, before - size);
+            }
+            done();
+          };
+          const truncate = (): void => control(this.#manager, { opcode: OP_TRUNCATE, position: size, length: 0 }, finish);
+          this.#manager.exclude(Math.floor(Math.min(size, ground.logical) / BLOCK_BYTES) * BLOCK_SECTORS, LAST_SECTOR, truncate);
+        }),
       settle,
     };
   }
@@ -343,6 +381,12 @@ export class DirectWrites {
     });
     const tail = within === 0 ? -1 : frames.find(last);
     if (tail >= 0) frames.bytesOf(tail).fill(0, within);
+    for (const copies of this.#copies) {
+      for (const [block, copy] of copies) {
+        if (block > last || (block === last && within === 0)) copies.delete(block);
+        else if (block === last) copy.bytes.fill(0, within);
+      }
+    }
     this.#ground.cut(size, CAUSE_TRUNCATE);
     this.#onInvalidate(size, before - size);
   }
@@ -383,24 +427,26 @@ export class DirectWrites {
       from: offset,
       to: offset + length,
       sizeAfter: (size) => size,
-      start: (done) => {
-        if (to === from) {
-          done();
-          return;
-        }
-        this.#unsynced = true;
-        this.#manager.exclude(firstSector, pastSector, () => {
-          control(this.#manager, { opcode: OP_DISCARD, position: from, length: to - from }, (result) => {
-            this.#manager.readmit();
-            if (result < 0) {
-              done(systemError(result, device ? 'BLKDISCARD' : 'fallocate', { path: ground.path, offset: from, length: to - from }));
-              return;
-            }
-            this.#clear(from, to, device);
+      start: (finished) =>
+        this.#beginAlone(finished, (done) => {
+          if (to === from) {
             done();
+            return;
+          }
+          this.#unsynced = true;
+          this.#manager.exclude(firstSector, pastSector, () => {
+            control(this.#manager, { opcode: OP_DISCARD, position: from, length: to - from }, (result) => {
+              this.#manager.readmit();
+              if (result < 0) {
+                done(systemError(result, device ? 'BLKDISCARD' : 'fallocate', { path: ground.path, offset: from, length: to - from }));
+                return;
+              }
+              this.#clear(from, to, device);
+            this.#back.removed(from, to - from);
+              done();
+            });
           });
-        });
-      },
+        }),
       settle,
     };
   }
@@ -421,7 +467,7 @@ export class DirectWrites {
         return;
       }
       frames.bytesOf(frame).fill(0, Math.max(0, from - start), Math.min(BLOCK_BYTES, to - start));
-      for (const copies of this.#copies) copies.get(frames.blockOf[frame])?.fill(0, Math.max(0, from - start), Math.min(BLOCK_BYTES, to - start));
+      for (const copies of this.#copies) copies.get(frames.blockOf[frame])?.bytes.fill(0, Math.max(0, from - start), Math.min(BLOCK_BYTES, to - start));
       if (!whole) return;
       this.#back.forget(frames.blockOf[frame]);
       frames.markClean(frame, ALL_SECTORS);

@@ -11,8 +11,16 @@ const NAMED_MAX = 4;
 /** A failed flush: `ranges` names what is not on stable storage. */
 export class FlushError extends SectorwiseError {
   /** What could not be made durable, in the order it failed; bytes. */
-  readonly ranges: ReadonlyArray<{ offset: number; length: number; error: Error }>;
+  readonly ranges: ReadonlyArray<{
+    /** First byte of the range. */
+    offset: number;
+    /** Its bytes. */
+    length: number;
+    /** Why it could not be made durable. */
+    error: Error;
+  }>;
 
+  /** @internal */
   constructor(path: string, losses: readonly Loss[]) {
     const named = losses.slice(0, NAMED_MAX).map(({ offset, length, error }) => `[${offset}, ${offset + length}) ${error.message}`);
     const more = losses.length > NAMED_MAX ? `; and ${losses.length - NAMED_MAX} more` : '';

@@ -37,6 +37,8 @@ export interface MappedAccessOptions {
   ground: Ground;
   engine: Engine;
   kind: 'file' | 'block-device';
+  /** Bytes of the least that the device discards. */
+  sectorBytes: number;
   trustMincore: boolean;
   onInvalidate: (from: number, length: number) => void;
 }
@@ -49,6 +51,7 @@ export class MappedAccess implements Access {
   #manager: RequestManager | undefined;
   readonly #fd: number;
   readonly #kind: 'file' | 'block-device';
+  readonly #sectorBytes: number;
   readonly #trustMincore: boolean;
   readonly #onInvalidate: (from: number, length: number) => void;
   readonly #mapping: FileMapping;
@@ -74,6 +77,7 @@ export class MappedAccess implements Access {
     this.ground = options.ground;
     this.#fd = options.fd;
     this.#kind = options.kind;
+    this.#sectorBytes = options.sectorBytes;
     this.#trustMincore = options.trustMincore;
     this.#onInvalidate = options.onInvalidate;
     this.#mapping = this.#map(false);
@@ -337,17 +341,26 @@ export class MappedAccess implements Access {
   }
 
   discard(offset: number, length: number, settle: (error: Error | undefined) => void): Mutation {
+    const device = this.#kind === 'block-device';
+    // A device discards whole sectors only (else EINVAL); what of the range lies in others stays.
+    const unit = device ? this.#sectorBytes : 1;
+    const from = Math.ceil(offset / unit) * unit;
+    const bytes = Math.floor((offset + length) / unit) * unit - from;
     return {
       from: offset,
       to: offset + length,
       sizeAfter: (size) => size,
       start: (done) => {
+        if (bytes <= 0) {
+          done();
+          return;
+        }
         this.#unsynced = true;
-        this.#forgetAllocated(offset, offset + length);
-        control(this.manager, { opcode: OP_DISCARD, position: offset, length }, (result) => {
-          this.#mapping.forget(offset, length);
-          this.#shared?.forget(offset, length);
-          if (result < 0) done(systemError(result, this.#kind === 'file' ? 'fallocate' : 'BLKDISCARD', { path: this.path, offset, length }));
+        this.#forgetAllocated(from, from + bytes);
+        control(this.manager, { opcode: OP_DISCARD, position: from, length: bytes }, (result) => {
+          this.#mapping.forget(from, bytes);
+          this.#shared?.forget(from, bytes);
+          if (result < 0) done(systemError(result, device ? 'BLKDISCARD' : 'fallocate', { path: this.path, offset: from, length: bytes }));
           else done();
         });
       },

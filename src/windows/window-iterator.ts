@@ -1,9 +1,14 @@
 /**
  * Consecutive windows, asked for ahead of the one that is being looked at.
  *
- * Guarantees: each window is released once, when the next is asked for or the loop ends; at the end of the loop nothing that was asked for ahead stays pinned.
+ * Guarantees: each window begins where the one before it ended; each is released once, when the next is asked for or the loop ends; at the end of the loop, and
+ * when the signal fires, nothing that was asked for ahead stays pinned.
  */
+import { abortError } from '../errors.js';
 import type { Window } from './window.js';
+
+/** Windows asked for ahead at most, however small the steps. */
+const AHEAD_MAX = 64;
 
 export interface WindowSteps {
   start: number;
@@ -12,57 +17,83 @@ export interface WindowSteps {
   step: number;
   /** Windows asked for ahead. */
   ahead: number;
+  signal: AbortSignal | undefined;
+}
+
+interface Asked {
+  /** Where it ends, unless the file does before. */
+  end: number;
+  window: Promise<Window>;
+  /** Gives it up, so that what is not wanted any more does not make the device work. */
+  control: AbortController;
 }
 
 export class WindowIterator implements AsyncIterableIterator<Window>, AsyncDisposable {
-  readonly #ask: (offset: number, length: number) => Promise<Window>;
+  readonly #ask: (offset: number, length: number, signal: AbortSignal) => Promise<Window>;
   readonly #steps: WindowSteps;
   #next: number;
-  #asked: Promise<Window>[] = [];
+  #asked: Asked[] = [];
   #current: Window | undefined;
   #ended = false;
+  /** Calls of `next` that overlap take their turns: each owns the window that it answers with until the following one. */
+  #turn: Promise<unknown> = Promise.resolve();
+  readonly #onAbort = (): void => this.#giveUp((this.#steps.signal as AbortSignal).reason);
 
-  constructor(ask: (offset: number, length: number) => Promise<Window>, steps: WindowSteps) {
+  constructor(ask: (offset: number, length: number, signal: AbortSignal) => Promise<Window>, steps: WindowSteps) {
     this.#ask = ask;
     this.#steps = steps;
     this.#next = steps.start;
+    // One listener for the whole loop.
+    steps.signal?.addEventListener('abort', this.#onAbort, { once: true });
   }
 
-  async next(): Promise<IteratorResult<Window>> {
+  next(): Promise<IteratorResult<Window>> {
+    const result = this.#turn.then(() => this.#step());
+    this.#turn = result.catch(() => undefined);
+    return result;
+  }
+
+  async #step(): Promise<IteratorResult<Window>> {
     this.#drop();
     if (this.#ended) return { done: true, value: undefined };
+    const { signal } = this.#steps;
+    if (signal?.aborted) {
+      this.#end();
+      throw abortError(signal);
+    }
+    // What comes behind the first is asked for before it is waited for.
     this.#askAhead();
-    const first = this.#asked.shift();
+    const first = this.#asked[0];
     if (first === undefined) return this.return();
-    // The place of the one taken is filled before it is waited for.
-    this.#askAhead();
     let window: Window;
     try {
-      window = await first;
+      window = await first.window;
     } catch (error) {
-      await this.return();
+      // Given up because the loop ended: that is no failure.
+      if (this.#ended) return { done: true, value: undefined };
+      this.#end();
       throw error;
     }
-    if (this.#ended || window.length === 0) {
-      window.release();
-      return this.return();
+    // Whoever ended the loop meanwhile, or aborted it, has released this one.
+    if (this.#ended) return { done: true, value: undefined };
+    if (this.#asked[0] !== first) {
+      this.#end();
+      throw abortError(signal as AbortSignal);
     }
+    if (window.length === 0) return this.return();
+    this.#asked.shift();
     this.#current = window;
+    const end = window.offset + window.length;
+    if (end < first.end) {
+      // The end of the file as it was when this one was asked for. If there is more by now, it begins here.
+      this.#giveUp(undefined);
+      this.#next = end;
+    }
     return { done: false, value: window };
   }
 
   async return(): Promise<IteratorResult<Window>> {
-    this.#ended = true;
-    this.#drop();
-    const asked = this.#asked;
-    this.#asked = [];
-    for (const promise of asked) {
-      // Their errors were never anybody's to see: the loop ended before it came to them.
-      promise.then(
-        (window) => window.release(),
-        () => undefined,
-      );
-    }
+    this.#end();
     return { done: true, value: undefined };
   }
 
@@ -71,19 +102,42 @@ export class WindowIterator implements AsyncIterableIterator<Window>, AsyncDispo
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.return();
+    this.#end();
   }
 
   #askAhead(): void {
-    const { end, step, ahead } = this.#steps;
-    while (this.#asked.length <= ahead && (end === undefined || this.#next < end)) {
-      const promise = this.#ask(this.#next, Math.min(step, (end ?? Number.MAX_SAFE_INTEGER) - this.#next));
+    const { end = Number.MAX_SAFE_INTEGER, step, ahead } = this.#steps;
+    const most = 1 + Math.min(ahead, AHEAD_MAX);
+    while (this.#asked.length < most && this.#next < end) {
+      const control = new AbortController();
+      const length = Math.min(step, end - this.#next);
+      const window = this.#ask(this.#next, length, control.signal);
       // Seen when its turn comes; until then it must not count as unhandled.
-      promise.catch(() => undefined);
-      this.#asked.push(promise);
-      this.#next += step;
-      if (this.#asked.length === 1 && ahead === 0) break;
+      window.catch(() => undefined);
+      this.#next += length;
+      this.#asked.push({ end: this.#next, window, control });
     }
+  }
+
+  /** What was asked for ahead is not wanted any more. Its errors are nobody's to see, unless it is waited for. */
+  #giveUp(reason: unknown): void {
+    const asked = this.#asked;
+    this.#asked = [];
+    for (const { window, control } of asked) {
+      window.then(
+        (unwanted) => unwanted.release(),
+        () => undefined,
+      );
+      control.abort(reason);
+    }
+  }
+
+  #end(): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    this.#steps.signal?.removeEventListener('abort', this.#onAbort);
+    this.#drop();
+    this.#giveUp(undefined);
   }
 
   #drop(): void {

@@ -15,6 +15,7 @@ const depths = [32, 128];
 const own = 'sectorwise window()';
 const fixed = 'fio io_uring, fixed buffers and file';
 const callbacks = 'fs.read, O_DIRECT';
+const callbacksMore = 'fs.read, O_DIRECT, 32 threads';
 const cached = 'fs.read, page cache, cold';
 
 async function figuresOf(job: ReaderJob, threads?: number): Promise<Figures> {
@@ -24,8 +25,10 @@ async function figuresOf(job: ReaderJob, threads?: number): Promise<Figures> {
 
 function targetsOf(section: Section): Target[] {
   const window = rowNamed(section, own);
-  const faster = [rowNamed(section, callbacks), rowNamed(section, cached)].map((row) => ratio(window, row));
-  const targets: Target[] = [{ text: 'depth 32, window() to fs.read (the faster of both ways)', measured: Math.min(...faster), unit: 'times', atLeast: 1.5 }];
+  const faster = [callbacks, callbacksMore, cached].map((name) => rowNamed(section, name)).map((row) => ratio(window, row));
+  const targets: Target[] = [
+    { text: 'depth 32, window() to fs.read (the fastest of its three rows)', measured: Math.min(...faster), unit: 'times', atLeast: 1.5 },
+  ];
   if (section.rows.some((row) => row.name === fixed)) {
     targets.unshift({
       text: 'depth 32, window() to fio with fixed buffers and file',
@@ -57,7 +60,7 @@ export const directRandom: Group = {
         ...(refusal ? [] : fios),
         { name: own, own: true, run: () => figuresOf({ ...job, kind: 'random-windows' }) },
         { name: callbacks, run: () => figuresOf({ ...job, kind: 'random-callbacks' }) },
-        { name: 'fs.read, O_DIRECT, 32 threads', run: () => figuresOf({ ...job, kind: 'random-callbacks' }, 32) },
+        { name: callbacksMore, run: () => figuresOf({ ...job, kind: 'random-callbacks' }, 32) },
         { name: 'fs.promises, O_DIRECT', run: () => figuresOf({ ...job, kind: 'random-promises' }) },
         { name: cached, run: () => figuresOf({ ...job, kind: 'random-callbacks', direct: false, cache: 'cold' }) },
       ];

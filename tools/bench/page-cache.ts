@@ -4,6 +4,7 @@
  * Guarantees: what is said about the state was asked of the kernel after the attempt; where the kernel does not tell, so is it said.
  */
 import { spawnSync } from 'node:child_process';
+import { closeSync, fdatasyncSync, openSync } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { type BlockFile, openSync as openBlockFile } from '../../src/index.js';
 
@@ -17,8 +18,14 @@ export function cachedPercent(file: BlockFile, size: number): number | undefined
   }
 }
 
-/** Drops the file's clean pages. `file` is the page-cache opener whose own mapping would hold them; without one `dd` asks the kernel. */
+/** Drops the file's pages; what is dirty is written first, since only clean ones can be. `file` is the page-cache opener whose own mapping would hold them; without one `dd` asks the kernel. */
 export async function dropCached(file: BlockFile | undefined, path: string, size: number): Promise<number | undefined> {
+  const fd = openSync(path, 'r');
+  try {
+    fdatasyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
   if (!file) {
     spawnSync('dd', [`if=${path}`, 'iflag=nocache', 'count=0', 'status=none']);
     return undefined;
@@ -53,6 +60,11 @@ export async function readThrough(path: string, size: number, target?: Uint8Arra
   } finally {
     await handle.close();
   }
+}
+
+/** The word of a state, without its figure. */
+export function stateWord(state: string): string {
+  return state.split(' ')[0];
 }
 
 /** `cold 0%`, `warm 100%`, `mixed 37%`: the state in a word, and as it was measured. */

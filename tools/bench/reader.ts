@@ -2,12 +2,13 @@
  * One measured run in a process of its own: `node reader.js '<job as JSON>'` prints its result as one line of JSON.
  *
  * Warms up its code first, on other blocks than it measures, and empties or fills the page cache where the job is about that.
+ * Guarantees: a run that did not begin in the state that it is about, or whose windows showed other bytes than node:fs reads, is an error.
  */
-import { closeSync, constants, openSync } from 'node:fs';
+import { closeSync, constants, openSync, readSync } from 'node:fs';
 import { open as openHandle } from 'node:fs/promises';
-import { open } from '../../src/index.js';
+import { type BlockFile, open } from '../../src/index.js';
 import { percentile } from './latencies.js';
-import { dropCached, dropUnopened, readThrough } from './page-cache.js';
+import { cachedPercent, dropCached, dropUnopened, readThrough, stateText, stateWord } from './page-cache.js';
 import { seededOrder } from './pattern.js';
 import {
   type Measured,
@@ -46,6 +47,8 @@ export interface ReaderResult {
 
 const warmUpSeconds = 0.4;
 const warmUpBytes = 64 << 20;
+/** Blocks that are compared with node:fs before a run of windows. */
+const provedBlocks = 256;
 
 /** The part of the standard WebAssembly object that is used here; @types/node 20 leaves it to the browser's types. */
 declare const WebAssembly: { Memory: new (limits: { initial: number }) => { readonly buffer: ArrayBuffer } };
@@ -56,9 +59,53 @@ function alignedBuffers(count: number): Uint8Array[] {
   return Array.from({ length: count }, (_, index) => new Uint8Array(memory.buffer, index * RANDOM_BYTES, RANDOM_BYTES));
 }
 
-async function setCache(job: ReaderJob): Promise<void> {
-  if (job.cache === 'cold') await dropUnopened(job.path, job.size);
-  if (job.cache === 'warm') await readThrough(job.path, job.size);
+/** Brings the page cache into the state that the job is about. `file` is its own opener, where it has one. */
+async function setCache({ cache, path, size }: ReaderJob, file?: BlockFile): Promise<void> {
+  if (cache === undefined) return;
+  let percent: number | undefined;
+  if (cache === 'cold') {
+    percent = file ? await dropCached(file, path, size) : await dropUnopened(path, size);
+  } else {
+    await readThrough(path, size);
+    percent = file ? cachedPercent(file, size) : await cachedUnopened(path, size);
+  }
+  const state = stateText(percent);
+  if (stateWord(state) !== cache) throw new Error(`the page cache should be ${cache}, but is ${state}`);
+}
+
+async function cachedUnopened(path: string, size: number): Promise<number | undefined> {
+  const file = await open(path);
+  try {
+    return cachedPercent(file, size);
+  } finally {
+    await file.close();
+  }
+}
+
+/** Are the bytes of windows those that node:fs reads? */
+async function proveBytes(file: BlockFile, path: string, size: number): Promise<void> {
+  const fd = openSync(path, 'r');
+  try {
+    const expected = Buffer.alloc(RANDOM_BYTES);
+    for (const block of seededOrder(Math.floor(size / RANDOM_BYTES), 4).subarray(0, provedBlocks)) {
+      readSync(fd, expected, 0, RANDOM_BYTES, block * RANDOM_BYTES);
+      const window = await file.window(block * RANDOM_BYTES, RANDOM_BYTES);
+      if (Buffer.compare(window.bytes, expected) !== 0) throw new Error(`block ${block} is not what node:fs reads`);
+      window.release();
+    }
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** One measured run of windows that begins with empty frames: all that it shows has to come from the device meanwhile. */
+async function fromDevice(file: BlockFile, run: () => Promise<Measured>): Promise<Measured> {
+  await file.evict(0, file.size);
+  const before = file.stats.deviceReadBytes;
+  const measured = await run();
+  const read = file.stats.deviceReadBytes - before;
+  if (read < measured.bytes) throw new Error(`${measured.bytes} bytes were shown, but only ${read} read from the device`);
+  return measured;
 }
 
 /** Two runs: the first, short and over other blocks, compiles the code. */
@@ -79,16 +126,19 @@ async function measure(job: ReaderJob): Promise<Measured> {
     case 'random-windows':
     case 'scan-windows': {
       const file = await open(path, { caching: direct ? 'direct' : 'page-cache' });
+      const counted = (run: () => Promise<Measured>): Promise<Measured> => (direct ? fromDevice(file, run) : run());
       try {
-        const refreshOpened = async (): Promise<void> => {
-          if (job.cache === 'cold') await dropCached(file, path, size);
-          else await setCache(job);
-        };
-        if (kind === 'random-windows') return await twice(job, (plan) => randomWindows(file, plan), refreshOpened);
+        await proveBytes(file, path, size);
+        if (kind === 'random-windows') {
+          return await twice(
+            job,
+            (plan) => counted(() => randomWindows(file, plan)),
+            () => setCache(job, file),
+          );
+        }
         await scanWindows(file, warmUp);
-        if (direct) await file.evict(0, size);
-        await refreshOpened();
-        return await scanWindows(file, { size });
+        await setCache(job, file);
+        return await counted(() => scanWindows(file, { size }));
       } finally {
         await file.close();
       }

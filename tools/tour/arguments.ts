@@ -14,7 +14,7 @@ byte. Only reads; without a path it makes a file in the temp folder, and removes
   --seconds N      end each random run after this long (default 3)
   --help           this text
 
-Exit code: 0 if every byte matched, 1 if one did not, 2 for bad input.`;
+Exit code: 0 if every byte matched, 1 if one did not, 2 if it could not be read.`;
 
 /** All bytes are kept for comparison, in one buffer. */
 const sizeMax = 2 * 1024 ** 3;

@@ -10,7 +10,14 @@ function alignmentText(geometry: Geometry): string {
   return `memory at multiples of ${memoryAlignment}, reads of ${readAlignment}, writes of ${writeAlignment} bytes`;
 }
 
-function startText(offset: number): string {
+/** What is toured, and how much of it. */
+export function subjectText(file: BlockFile, size: number): string {
+  const kind = file.geometry.kind === 'file' ? 'a file' : 'a block device';
+  return `${kind} of ${bytesText(file.size)}, of which this tour reads ${size === file.size ? 'all' : `the first ${bytesText(size)}`}`;
+}
+
+function startText({ device, alignmentOffset: offset }: Geometry): string {
+  if (device === undefined) return 'no device, so nothing to be aligned with';
   if (offset === 0) return 'the device starts on a physical sector';
   if (offset < 0) return 'the layers of this device cannot be aligned with each other';
   return `the device starts ${offset} bytes past a physical sector: small writes cost more`;
@@ -27,7 +34,7 @@ export function geometryLines(geometry: Geometry): string[] {
       'good sizes',
       `at least ${bytesText(geometry.minimumIoSize)}, ${geometry.optimalIoSize ? `best ${bytesText(geometry.optimalIoSize)}` : 'no best size reported'}, at most ${bytesText(geometry.maxTransferSize)} in one go`,
     ],
-    ['alignment', startText(geometry.alignmentOffset)],
+    ['alignment', startText(geometry)],
   ];
   return facts.flatMap(([name, text]) => wrap(`  ${name.padEnd(11)} ${text}`, 14));
 }

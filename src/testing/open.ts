@@ -1,0 +1,154 @@
+/**
+ * A file over a simulated disk: the whole library above the ring, as it runs in production, on a disk that fails on demand.
+ *
+ * Guarantees: no native code, no real device, no real time; what happens depends on the seed of the disk and on the calls that are made.
+ * Leaves to others: what fails and when (`simulated-disk.ts`), the file itself (`direct-file.ts`).
+ */
+import { directFile } from '../direct-file.js';
+import { invalidValue, outOfRange } from '../errors.js';
+import type { BlockFile, OpenFile } from '../file.js';
+import type { Geometry } from '../geometry/geometry.js';
+import type { FrameCache } from '../memory/frame-cache.js';
+import type { RequestManager } from '../requests/request-manager.js';
+import { Ground } from '../windows/ground.js';
+import { createHeapSlab } from './heap-slab.js';
+import type { SimulatedDisk } from './simulated-disk.js';
+import type { SimulatedEngine } from './simulated-engine.js';
+
+const BLOCK_BYTES = 4096;
+
+/** Options of {@link openSimulated}. As those of `open` where they have the same name, but without its lower limits, so that a test can make everything scarce. */
+export interface SimulatedOpenOptions {
+  /** Default 'read'. */
+  access?: 'read' | 'read-write';
+  /** Bytes of frames, rounded up to whole blocks of 4096. From one block up; a request that needs more at once fails. Default 1 MiB. */
+  cacheSize?: number;
+  /** Device operations in flight at most. Default 128; not with `engine`, which has its own. */
+  queueDepth?: number;
+  /** Neighbouring reads of one turn become one operation up to `mergeLimit` bytes (default 1 MiB), reading over gaps up to `gapLimit` bytes (default 16 KiB). */
+  coalesce?: { mergeLimit?: number; gapLimit?: number };
+  /** How far `windows()` reads ahead, in bytes. Default { max: 8 MiB }, never more than half of the cache. */
+  readAhead?: false | { max?: number };
+  /** Requests that can be on their way at once; the rest wait in line. Default 256. */
+  slots?: number;
+  /** Blocks in one slot; a longer request takes several slots. Default 512. */
+  slotBlocks?: number;
+  /** Bytes of one device operation at most. Default 1 MiB. */
+  maxTransferSize?: number;
+  /** An engine of this disk that has no slabs yet, to move time by hand (`drive: 'manual'`). Default: one that drives itself. */
+  engine?: SimulatedEngine;
+}
+
+/** What a file over a simulated disk consists of. For tests of the library itself. */
+export interface SimulatedParts {
+  file: OpenFile;
+  engine: SimulatedEngine;
+  manager: RequestManager;
+  frames: FrameCache;
+  ground: Ground;
+}
+
+const names = ['access', 'cacheSize', 'queueDepth', 'coalesce', 'readAhead', 'slots', 'slotBlocks', 'maxTransferSize', 'engine'];
+
+/**
+ * Opens a simulated disk in direct mode. The {@link BlockFile} is the one that `open` gives: cache, request manager, windows and flushes are the real ones; only
+ * the device, and the memory under the windows, are simulated. So a storage engine that takes a `BlockFile` runs on it unchanged, and can be shown torn writes, failing syncs and a pulled plug.
+ *
+ * What differs from a real file: `explain().engine` is 'simulated'; stores into a read window are not kept out of the cache; `extents()` is one run.
+ *
+ * @param disk - may be opened again after a power cut or a replug; two files open at once do not see each other's cache.
+ * @returns the file; to be closed.
+ * @throws TypeError ERR_INVALID_ARG_VALUE for an unknown option, RangeError ERR_OUT_OF_RANGE for a number that cannot be.
+ *
+ * @example A log that must not lose what it acknowledged
+ * ```ts
+ * import assert from 'node:assert';
+ * import { openSimulated, SimulatedDisk } from 'sectorwise/testing';
+ *
+ * for (let seed = 1; seed <= 100; seed++) {
+ *   const disk = new SimulatedDisk({ size: 0, seed, faults: { shortWrite: 0.1, again: 0.1 } });
+ *   const log = openSimulated(disk, { access: 'read-write', cacheSize: 64 * 1024 });
+ *   const record = new TextEncoder().encode(`record of seed ${seed}\n`);
+ *   await log.write(record, 0);
+ *   await log.flush();
+ *   await log.write(record, record.length); // never flushed
+ *
+ *   disk.powerCut(); // each unsynced sector survives or not, by seed
+ *   await log.close().catch(() => {}); // the file of before the power cut is dead
+ *
+ *   const reopened = openSimulated(disk);
+ *   const found = new Uint8Array(record.length);
+ *   await reopened.read(found, 0);
+ *   assert.deepEqual(found, record, `seed ${seed} lost what was flushed`);
+ *   await reopened.close();
+ * }
+ * ```
+ */
+export function openSimulated(disk: SimulatedDisk, options: SimulatedOpenOptions = {}): BlockFile {
+  return openSimulatedParts(disk, options).file;
+}
+
+/** As `openSimulated`, with access to what leak checks look at. */
+export function openSimulatedParts(disk: SimulatedDisk, options: SimulatedOpenOptions = {}): SimulatedParts {
+  for (const name of Object.keys(options)) {
+    if (!names.includes(name))
+      throw invalidValue(`options.${name}`, `is unknown; the options are ${names.join(', ')}`, options[name as keyof SimulatedOpenOptions]);
+  }
+  const { access = 'read', cacheSize = 1024 * 1024, coalesce = {}, readAhead, maxTransferSize = 1024 * 1024 } = options;
+  if (access !== 'read' && access !== 'read-write') throw invalidValue('options.access', 'must be one of: read, read-write', access);
+  if (options.engine !== undefined && options.queueDepth !== undefined) {
+    throw invalidValue('options.queueDepth', 'cannot be set for an engine that exists; make the engine with { depth }', options.queueDepth);
+  }
+  checkInteger('options.cacheSize', cacheSize, BLOCK_BYTES);
+  checkInteger('options.maxTransferSize', maxTransferSize, BLOCK_BYTES);
+  if (options.slots !== undefined) checkInteger('options.slots', options.slots, 1);
+  if (options.slotBlocks !== undefined) checkInteger('options.slotBlocks', options.slotBlocks, 1);
+  const engine = options.engine ?? disk.engine({ depth: options.queueDepth });
+  const path = `simulated disk of seed ${disk.seed}`;
+  // A word that nobody sets: an unplug shows in the results of operations, as it does where no watcher runs.
+  const ground = new Ground(path, disk.size, new Int32Array(1), 0);
+  const { file, manager, frames } = directFile({
+    path,
+    writable: access === 'read-write',
+    geometry: geometryOf(disk, maxTransferSize),
+    features: [],
+    engine,
+    file: engine.addFile(0),
+    ground,
+    sizeNow: () => disk.size,
+    aheadBytes: readAhead === false ? 0 : (readAhead?.max ?? 8 * 1024 * 1024),
+    extents: async (offset, length) => [{ offset, length, sector: Math.floor(offset / 512), mappable: true }],
+    dispose: () => {},
+    cacheSize,
+    makeSlab: createHeapSlab,
+    transfer: { memory: disk.sectorSize, read: disk.sectorSize, write: disk.sectorSize },
+    mergeLimit: coalesce.mergeLimit ?? 1024 * 1024,
+    gapLimit: coalesce.gapLimit ?? 16 * 1024,
+    slots: options.slots,
+    slotBlocks: options.slotBlocks,
+  });
+  return { file, engine, manager, frames, ground };
+}
+
+/** A solid-state disk with sectors of the simulated size. */
+function geometryOf(disk: SimulatedDisk, maxTransferSize: number): Geometry {
+  const { kind, sectorSize } = disk;
+  return {
+    kind,
+    device: kind === 'block-device' ? 'simulated' : undefined,
+    logicalSectorSize: sectorSize,
+    physicalSectorSize: sectorSize,
+    memoryAlignment: sectorSize,
+    readAlignment: sectorSize,
+    writeAlignment: sectorSize,
+    minimumIoSize: sectorSize,
+    optimalIoSize: 0,
+    alignmentOffset: 0,
+    maxTransferSize,
+    rotational: false,
+  };
+}
+
+function checkInteger(name: string, value: number, least: number): void {
+  if (!Number.isSafeInteger(value) || value < least) throw outOfRange(name, `an integer >= ${least}`, value);
+}

@@ -1,0 +1,50 @@
+/**
+ * The caller that a plain `window()` is: nothing stands before it, nobody may abort it. One object where the general way needs a handful of closures.
+ */
+import { ALL_SECTORS, BLOCK_BYTES } from '../memory/block-store.js';
+import type { Caller } from '../requests/request-manager.js';
+import type { Access } from './access.js';
+import { blocksOver, needOf } from './direct-access.js';
+import type { Window } from './window.js';
+
+export class WindowRequest implements Caller {
+  readonly first: number;
+  readonly count: number;
+  readonly needFirst: number;
+  readonly needMiddle: number;
+  readonly needLast: number;
+  readonly store = false;
+  readonly blocking = false;
+  handle = 0;
+  waiting = false;
+  readonly #access: Access;
+  readonly #offset: number;
+  readonly #length: number;
+  readonly #resolve: (window: Window) => void;
+  readonly #reject: (error: unknown) => void;
+
+  constructor(access: Access, offset: number, length: number, resolve: (window: Window) => void, reject: (error: unknown) => void) {
+    this.#access = access;
+    this.#offset = offset;
+    this.#length = length;
+    this.#resolve = resolve;
+    this.#reject = reject;
+    this.first = Math.floor(offset / BLOCK_BYTES);
+    this.count = blocksOver(offset, length);
+    this.needFirst = needOf(0, offset, length);
+    this.needMiddle = ALL_SECTORS;
+    this.needLast = needOf(this.count - 1, offset, length);
+  }
+
+  settle(error: Error | undefined): void {
+    if (error !== undefined) {
+      this.#reject(error);
+      return;
+    }
+    try {
+      this.#resolve(this.#access.windowFrom(this.#offset, this.#length, false));
+    } catch (thrown) {
+      this.#reject(thrown);
+    }
+  }
+}

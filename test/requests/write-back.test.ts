@@ -1,0 +1,339 @@
+/** Dirty blocks on their way to the device: in order, neighbours together, and nothing forgotten that failed. */
+import { beforeEach, describe, expect, it } from 'vitest';
+import { OP_READ } from '../../src/io/engine.js';
+import { BLOCK_BYTES, BLOCK_SECTORS } from '../../src/memory/block-store.js';
+import { RESERVED_FRAMES } from '../../src/memory/frame-cache.js';
+import { WriteBack } from '../../src/requests/write-back.js';
+import { KIB, Rig, type RigOptions } from './manager-rig.js';
+import { type Sent, turn } from './manual-engine.js';
+
+const EIO = -5;
+
+let rig: Rig;
+let back: WriteBack;
+let ended: number;
+
+function setUp(options: RigOptions = {}): void {
+  rig = new Rig({ transferLimit: 64 * KIB, ...options });
+  back = new WriteBack(rig.frames, rig.manager, '/a/file', options.transferLimit ?? 64 * KIB);
+  ended = 0;
+}
+
+beforeEach(() => setUp());
+
+/** Brings blocks into frames, one run, and gives the pins back. */
+async function load(first: number, count = 1): Promise<void> {
+  const caller = rig.ask(first, count);
+  await rig.run();
+  expect(caller.error).toBeUndefined();
+  rig.release(caller);
+}
+
+/** Sectors of the block changed in memory: every byte of it is `value` from now on. */
+function change(block: number, value: number, mask = 0xff): void {
+  const frame = rig.frames.find(block);
+  for (let sector = 0; sector < BLOCK_SECTORS; sector++) {
+    if (mask & (1 << sector)) rig.frames.bytesOf(frame).fill(value, sector * 512, (sector + 1) * 512);
+  }
+  back.mark(block, frame, mask);
+}
+
+async function begin(keep = false, copies?: ReturnType<WriteBack['snapshot']>): Promise<void> {
+  back.run(keep, copies, () => ended++);
+  await turn();
+}
+
+/** Writes in flight: first sector and sectors. */
+function writes(): [number, number][] {
+  return rig.engine.sent.map(({ position, length }) => [position / 512, length / 512]);
+}
+
+/** What is dirty now, by block. */
+function dirtyBlocks(): Record<number, number> {
+  const found: Record<number, number> = {};
+  for (let frame = 0; frame < rig.frames.blockOf.length; frame++) if (rig.frames.dirty[frame] !== 0) found[rig.frames.blockOf[frame]] = rig.frames.dirty[frame];
+  return found;
+}
+
+function bytesWritten(position: number): number[] {
+  const { bytes } = rig.engine.written.findLast((write) => write.position <= position && write.position + write.bytes.length > position)!;
+  return [...new Set(bytes)];
+}
+
+describe('a run', () => {
+  it('writes neighbours as one operation, in the order of the device', async () => {
+    await load(0, 12);
+    for (const block of [9, 2, 4, 3, 8]) change(block, block);
+    await begin();
+    expect(writes()).toEqual([
+      [16, 24],
+      [64, 16],
+    ]);
+    expect([back.running, ended]).toEqual([true, 0]);
+    await rig.complete();
+    expect([back.running, ended, dirtyBlocks()]).toEqual([false, 1, {}]);
+    expect(rig.engine.written.map(({ bytes }) => [bytes[0], bytes.at(-1)])).toEqual([
+      [2, 4],
+      [8, 9],
+    ]);
+    expect(rig.leak).toBeUndefined();
+  });
+
+  it('keeps apart what is apart in memory, and what is more than one transfer', async () => {
+    setUp({ transferLimit: 16 * KIB });
+    await load(1);
+    await load(0);
+    await load(2, 10);
+    for (let block = 0; block < 12; block++) change(block, 1);
+    await begin();
+    expect(writes().every(([, sectors]) => sectors <= 32)).toBe(true);
+    expect(writes().reduce((sum, [, sectors]) => sum + sectors, 0)).toBe(12 * BLOCK_SECTORS);
+    expect(writes()[0]).toEqual([0, 8]);
+    await rig.complete();
+    expect(rig.leak).toBeUndefined();
+  });
+
+  it('writes the changed sectors alone, and joins those that touch across blocks', async () => {
+    await load(0, 4);
+    change(0, 1, 0b11000000);
+    change(1, 2, 0xff);
+    change(2, 3, 0b00000111);
+    change(3, 4, 0b01000010);
+    await begin();
+    expect(writes()).toEqual([
+      [6, 13],
+      [25, 1],
+      [30, 1],
+    ]);
+    await rig.complete();
+    expect(dirtyBlocks()).toEqual({});
+    expect(rig.leak).toBeUndefined();
+  });
+
+  it('keeps both sides of a 2 TiB border apart', async () => {
+    const border = 2 ** 32 / BLOCK_SECTORS;
+    setUp({ gapLimit: 0 });
+    // Neighbours in memory too: the first frames are taken one after the other.
+    await load(border - 1);
+    await load(border);
+    change(border - 1, 1);
+    change(border, 2);
+    await begin();
+    expect(writes()).toEqual([
+      [2 ** 32 - 8, 8],
+      [2 ** 32, 8],
+    ]);
+    await rig.complete();
+    expect(rig.leak).toBeUndefined();
+  });
+
+  it('takes what changes meanwhile with the next run', async () => {
+    await load(0);
+    change(0, 1);
+    await begin();
+    back.mark(0, rig.frames.find(0), 0b1);
+    back.run(false, undefined, () => ended++);
+    await rig.complete();
+    expect([ended, dirtyBlocks(), back.hopeful]).toEqual([2, { 0: 1 }, true]);
+    await begin();
+    await rig.complete();
+    expect([ended, dirtyBlocks(), back.hopeful]).toEqual([3, {}, false]);
+  });
+
+  it('with nothing to write ends at once', async () => {
+    back.run(true, undefined, () => ended++);
+    expect([ended, back.running]).toEqual([1, false]);
+  });
+
+  it('waits for a read of other sectors of the block, then writes', async () => {
+    const memory = rig.ask(0, 1, { needFirst: 0, needLast: 0, store: true });
+    await turn();
+    rig.frames.markValid(rig.frames.find(0), 0b1111);
+    change(0, 9, 0b1111);
+    rig.release(memory);
+    const reader = await rig.askNow(0);
+    expect(rig.engine.sent.map(({ opcode }) => opcode)).toEqual([OP_READ]);
+    await begin();
+    expect(rig.engine.sent.map(({ opcode }) => opcode)).toEqual([OP_READ]);
+    await rig.complete();
+    await turn();
+    expect([reader.settled, ended]).toEqual([1, 0]);
+    expect(writes()).toEqual([[0, 4]]);
+    await rig.complete();
+    expect([ended, dirtyBlocks(), bytesWritten(0)]).toEqual([1, {}, [9]]);
+    rig.release(reader);
+    expect(rig.leak).toBeUndefined();
+  });
+
+  it('tells how far the device has bytes', async () => {
+    const ends: number[] = [];
+    back.onWritten = (end) => ends.push(end);
+    await load(0, 4);
+    change(1, 1);
+    change(3, 1, 0b11);
+    await begin();
+    await rig.complete();
+    expect(ends).toEqual([2 * BLOCK_BYTES, 3 * BLOCK_BYTES + 1024]);
+  });
+});
+
+describe('what somebody may store into', () => {
+  it('is copied when the run begins, and the copy is what is written', async () => {
+    await load(0, 3);
+    for (const block of [0, 1, 2]) change(block, 5);
+    const frame = rig.frames.find(1);
+    rig.frames.pinFrame(frame);
+    rig.frames.writers[frame]++;
+    await begin();
+    rig.frames.bytesOf(frame).fill(77);
+    expect(rig.frames.isBusy(frame)).toBe(true);
+    await rig.complete();
+    expect(bytesWritten(BLOCK_BYTES)).toEqual([5]);
+    expect([ended, rig.frames.census().reserved]).toEqual([1, RESERVED_FRAMES]);
+    rig.frames.writers[frame]--;
+    rig.frames.unpinFrame(frame);
+    expect(rig.leak).toBeUndefined();
+  });
+
+  it('is written as it was when the snapshot was made, even if the run begins later', async () => {
+    await load(0, 2);
+    change(0, 1);
+    change(1, 1);
+    const frame = rig.frames.find(1);
+    rig.frames.pinFrame(frame);
+    rig.frames.writers[frame]++;
+    const copies = back.snapshot();
+    expect([...copies.keys()]).toEqual([1]);
+    rig.frames.bytesOf(frame).fill(77);
+    await begin(true, copies);
+    await rig.complete();
+    expect([bytesWritten(0), bytesWritten(BLOCK_BYTES)]).toEqual([[1], [1]]);
+  });
+
+  it('may be more than there is memory for copies: the rest follows', async () => {
+    const count = RESERVED_FRAMES + 10;
+    await load(0, count);
+    for (let block = 0; block < count; block++) {
+      change(block, (block % 250) + 1);
+      rig.frames.pin(block);
+      rig.frames.writers[rig.frames.find(block)]++;
+    }
+    await begin();
+    for (let block = 0; block < count; block++) rig.frames.bytesOf(rig.frames.find(block)).fill(255);
+    await rig.run();
+    expect([ended, rig.engine.written.length, dirtyBlocks()]).toEqual([1, count, {}]);
+    for (let block = 0; block < count; block++) expect(bytesWritten(block * BLOCK_BYTES)).toEqual([(block % 250) + 1]);
+    for (let block = 0; block < count; block++) {
+      rig.frames.writers[rig.frames.find(block)]--;
+      rig.frames.unpin(block);
+    }
+    expect(rig.leak).toBeUndefined();
+  });
+});
+
+describe('what could not be written', () => {
+  const badSector =
+    (bad: number) =>
+    ({ position, length }: Sent): number =>
+      bad * 512 >= position && bad * 512 < position + length ? EIO : length;
+
+  it('stays dirty and is named, and the rest is written', async () => {
+    await load(0, 4);
+    for (let block = 0; block < 4; block++) change(block, 3);
+    await begin();
+    await rig.run(badSector(11));
+    expect([ended, back.hopeful, dirtyBlocks()]).toEqual([1, false, { 1: 0b1000 }]);
+    expect(back.losses.map(({ offset, length }) => [offset, length])).toEqual([[11 * 512, 512]]);
+    expect((back.losses[0].error as NodeJS.ErrnoException).code).toBe('EIO');
+  });
+
+  it('is tried again by the next run, and not named twice', async () => {
+    await load(0, 2);
+    change(0, 3);
+    for (let round = 0; round < 3; round++) {
+      await begin();
+      await rig.run(badSector(2));
+      expect([dirtyBlocks(), back.losses.length]).toEqual([{ 0: 0b100 }, 1]);
+    }
+    await begin();
+    await rig.run();
+    expect([dirtyBlocks(), back.losses.length]).toEqual([{}, 1]);
+    expect(back.acknowledge().length).toBe(1);
+    expect(back.losses).toEqual([]);
+    expect(rig.leak).toBeUndefined();
+  });
+
+  it('is given up when it is acknowledged: its frames are dropped, so that the device’s bytes are read again', async () => {
+    await load(0, 2);
+    change(0, 3);
+    change(1, 4);
+    await begin();
+    await rig.run(() => EIO);
+    expect(back.acknowledge().map(({ offset, length }) => [offset, length])).toEqual([[0, 2 * BLOCK_BYTES]]);
+    expect([dirtyBlocks(), rig.frames.find(0), rig.frames.find(1)]).toEqual([{}, -1, -1]);
+    expect(rig.leak).toBeUndefined();
+  });
+
+  it('stays in memory for the windows that hold it', async () => {
+    await load(0);
+    change(0, 3);
+    rig.frames.pin(0);
+    await begin();
+    await rig.run(() => EIO);
+    back.acknowledge();
+    expect([dirtyBlocks(), rig.frames.find(0) >= 0]).toEqual([{}, true]);
+    rig.frames.unpin(0);
+    expect(rig.leak).toBeUndefined();
+  });
+});
+
+describe('after a sync', () => {
+  it('that succeeded nothing is held any more', async () => {
+    await load(0, 2);
+    change(0, 3);
+    await begin(true);
+    await rig.complete();
+    expect([back.unsyncedCount, rig.frames.census().pinned]).toEqual([1, 1]);
+    back.synced();
+    expect([back.unsyncedCount, rig.leak]).toEqual([0, undefined]);
+  });
+
+  it('that failed everything written since the last one is dirty again, and named', async () => {
+    await load(0, 4);
+    change(0, 3);
+    change(2, 3, 0b110);
+    await begin(true);
+    await rig.complete();
+    back.syncFailed(EIO, 4 * BLOCK_BYTES);
+    expect([dirtyBlocks(), back.unsyncedCount, back.hopeful]).toEqual([{ 0: 0xff, 2: 0b110 }, 0, false]);
+    expect(back.losses.map(({ offset, length }) => [offset, length])).toEqual([
+      [0, BLOCK_BYTES],
+      [2 * BLOCK_BYTES + 512, 1024],
+    ]);
+    await begin(true);
+    await rig.complete();
+    back.synced();
+    expect([dirtyBlocks(), back.losses.length]).toEqual([{}, 2]);
+    back.acknowledge();
+    expect(rig.leak).toBeUndefined();
+  });
+
+  it('that failed with nothing written of our own names the whole file', () => {
+    back.syncFailed(EIO, 12345);
+    expect(back.losses.map(({ offset, length }) => [offset, length])).toEqual([[0, 12345]]);
+  });
+
+  it('a block that is forgotten is neither written nor held', async () => {
+    await load(0, 2);
+    change(0, 3);
+    await begin(true);
+    await rig.complete();
+    change(1, 3);
+    back.forget(0);
+    back.forget(1);
+    rig.frames.markClean(rig.frames.find(1), 0xff);
+    expect(back.unsyncedCount).toBe(0);
+    await begin(true);
+    expect([ended, rig.engine.sent.length, rig.leak]).toEqual([2, 0, undefined]);
+  });
+});

@@ -1,0 +1,110 @@
+/**
+ * What one seed simulates: the disk, its faults, the sizes of everything. All of it is drawn from the seed.
+ */
+import type { FaultKind, FaultRates, Random } from '../../src/testing/index.js';
+
+export interface Configuration {
+  kind: 'file' | 'block-device';
+  sectorSize: 512 | 4096;
+  /** Bytes at first, and the most that the callers let it grow to. */
+  size: number;
+  sizeMax: number;
+  access: 'read' | 'read-write';
+  frames: number;
+  slots: number;
+  slotBlocks: number;
+  queueDepth: number;
+  mergeLimit: number;
+  gapLimit: number;
+  maxTransferSize: number;
+  aheadBytes: number;
+  latency: { min: number; max: number };
+  reorder: boolean;
+  shortUnit: 'sector' | 'byte';
+  afterSyncError: 'keep' | 'forget';
+  faults: Partial<FaultRates>;
+  /** How likely it is, at each turn, that sectors go bad. */
+  badSectors: number;
+  callers: number;
+  operations: number;
+  /** Bytes of one request at most. */
+  requestMax: number;
+  /** Frames that windows may hold on to across other operations. */
+  holdMax: number;
+  /** How likely a request has a signal, and how likely, at each turn, one of those fires. */
+  signals: number;
+  aborts: number;
+  /** Blocking calls among the others. */
+  blocking: boolean;
+  /** After how many operations the file is closed with everything pending, or the disk unplugged; Infinity for never. */
+  closeAfter: number;
+  unplugAfter: number;
+  unplugAnswer: 'ENODEV' | 'EIO' | 'end-of-file';
+}
+
+/** The faults that a disk admits to; the lies need checksums, which this library leaves to the engines above it. */
+const transient: FaultKind[] = ['again', 'noMemory', 'interrupted'];
+const honest: FaultKind[] = ['readError', 'writeError', 'tornWrite', 'syncError'];
+const partial: FaultKind[] = ['shortRead', 'shortWrite'];
+const odd: FaultKind[] = ['slow', 'duplicateCompletion', 'strayCompletion'];
+
+const BLOCK_BYTES = 4096;
+
+function pick<T>(random: Random, choices: readonly T[]): T {
+  return choices[random.below(choices.length)];
+}
+
+export function drawConfiguration(random: Random): Configuration {
+  const kind = random.chance(0.65) ? 'file' : 'block-device';
+  const sectorSize = random.chance(0.7) ? 512 : 4096;
+  const frames = pick(random, [16, 16, 17, 24, 32, 48, 64, 128]);
+  const blocks = pick(random, [0, 1, 2, 5, 16, 33, frames >>> 1, frames, frames + 7, frames * 2, frames * 2]);
+  let size = blocks * BLOCK_BYTES;
+  if (kind === 'block-device') size = Math.max(sectorSize, size + (sectorSize === 512 ? random.below(8) * 512 : 0));
+  else if (random.chance(0.6)) size = Math.max(0, size + random.between(-600, 4200));
+  const faulty = random.chance(0.6);
+  const faults: Partial<FaultRates> = {};
+  if (faulty) {
+    for (const kinds of [transient, honest, partial, odd]) {
+      if (random.chance(0.5)) continue;
+      for (const fault of kinds) if (random.chance(0.6)) faults[fault] = pick(random, [0.01, 0.05, 0.2]);
+    }
+  }
+  const operations = random.between(20, 110);
+  const slotBlocks = random.between(4, 32);
+  return {
+    kind,
+    sectorSize,
+    size,
+    sizeMax: kind === 'file' ? Math.max(size + 20_000, frames * BLOCK_BYTES * 2) : size,
+    access: random.chance(0.05) ? 'read' : 'read-write',
+    frames,
+    slots: random.between(4, pick(random, [4, 8, 64])),
+    slotBlocks,
+    queueDepth: pick(random, [1, 2, 3, 4, 8, 16, 32]),
+    mergeLimit: pick(random, [BLOCK_BYTES, 2 * BLOCK_BYTES, 8 * BLOCK_BYTES, 1024 * 1024]),
+    gapLimit: pick(random, [0, BLOCK_BYTES, 4 * BLOCK_BYTES, 16 * BLOCK_BYTES]),
+    maxTransferSize: pick(random, [BLOCK_BYTES, 3 * BLOCK_BYTES, 16 * BLOCK_BYTES, 1024 * 1024]),
+    aheadBytes: pick(random, [0, 2 * BLOCK_BYTES, 8 * BLOCK_BYTES]),
+    latency: pick(random, [
+      { min: 20, max: 200 },
+      { min: 0, max: 0 },
+      { min: 1, max: 5000 },
+    ]),
+    reorder: random.chance(0.8),
+    shortUnit: kind === 'file' && random.chance(0.5) ? 'byte' : 'sector',
+    afterSyncError: random.chance(0.5) ? 'keep' : 'forget',
+    faults,
+    badSectors: faulty && random.chance(0.4) ? 0.05 : 0,
+    callers: random.between(4, 8),
+    operations,
+    requestMax: pick(random, [BLOCK_BYTES, 4 * BLOCK_BYTES, Math.floor(frames / 4) * BLOCK_BYTES, Math.floor(frames / 2) * BLOCK_BYTES]),
+    holdMax: pick(random, [0, frames >>> 3, frames >>> 2, frames >>> 1, frames * 2]),
+    signals: random.chance(0.5) ? 0.3 : 0,
+    aborts: pick(random, [0.05, 0.3]),
+    blocking: random.chance(0.6),
+    closeAfter: random.chance(0.2) ? random.below(operations) : Infinity,
+    unplugAfter: random.chance(0.08) ? random.below(operations) : Infinity,
+    unplugAnswer: pick(random, ['ENODEV', 'EIO', 'end-of-file'] as const),
+  };
+}

@@ -1,0 +1,314 @@
+/**
+ * What readers of a file may see while several callers change it at once.
+ *
+ *   base ── change 1 ── change 2 ── change 3 ──> now       in the order in which the library accepted them
+ *     ^ all before it ended well                ^ what a call that is made now has to see
+ *
+ *   Observation   [ now when it was opened | + every state until it was frozen ]
+ *                 each byte must have been the file's at one of those moments; so must the length
+ *
+ * Guarantees: a change that failed leaves its range unknown (it may have happened in part) until it is written again; one that was taken back leaves nothing;
+ * a size that a failure left open is a range of sizes until somebody can say which it is.
+ * Leaves to the driver: telling each acceptance and each end.
+ */
+
+/** A change of the file. Offsets and lengths in bytes. */
+export type Change =
+  | { kind: 'write'; from: number; bytes: Uint8Array }
+  | { kind: 'truncate'; size: number }
+  | { kind: 'allocate'; from: number; length: number }
+  | { kind: 'zero'; from: number; length: number }
+  /** Nobody can say what the range holds: discarded on a device, or given up after a failed flush. */
+  | { kind: 'forget'; from: number; length: number };
+
+/** A change that was accepted. */
+export interface Accepted {
+  readonly change: Change;
+  /** When it was accepted and when it ended, on the history's clock; Infinity before. */
+  readonly acceptedAt: number;
+  endedAt: number;
+  /** First byte that it can change, and the first behind it. */
+  readonly from: number;
+  to: number;
+  state: 'pending' | 'ended' | 'failed';
+}
+
+type News = 'accepted' | 'failed' | 'withdrawn';
+
+class FileState {
+  readonly bytes: Uint8Array;
+  /** 1 where the byte may be anything. */
+  readonly unknown: Uint8Array;
+  least = 0;
+  most = 0;
+
+  constructor(capacity: number) {
+    this.bytes = new Uint8Array(capacity);
+    this.unknown = new Uint8Array(capacity);
+  }
+
+  become(other: FileState): void {
+    this.bytes.set(other.bytes);
+    this.unknown.set(other.unknown);
+    this.least = other.least;
+    this.most = other.most;
+  }
+
+  apply({ change, from, to, state }: Accepted): void {
+    if (state === 'failed') {
+      this.unknown.fill(1, from, to);
+      if (change.kind === 'truncate') this.least = Math.min(this.least, change.size);
+      if (change.kind !== 'zero' && change.kind !== 'forget') this.most = Math.max(this.most, endOf(change));
+      return;
+    }
+    switch (change.kind) {
+      case 'write':
+        this.bytes.set(change.bytes, from);
+        this.unknown.fill(0, from, to);
+        this.#grow(to);
+        break;
+      case 'truncate':
+        this.bytes.fill(0, change.size);
+        this.unknown.fill(0, change.size);
+        this.least = change.size;
+        this.most = change.size;
+        break;
+      case 'allocate':
+        this.#grow(from + change.length);
+        break;
+      case 'zero':
+        this.bytes.fill(0, from, to);
+        this.unknown.fill(0, from, to);
+        break;
+      case 'forget':
+        this.unknown.fill(1, from, to);
+    }
+  }
+
+  #grow(size: number): void {
+    this.least = Math.max(this.least, size);
+    this.most = Math.max(this.most, size);
+  }
+}
+
+/** The file as it must be, of known content up to `capacity` bytes. */
+export class FileHistory {
+  readonly capacity: number;
+  readonly #base: FileState;
+  readonly #now: FileState;
+  #pending: Accepted[] = [];
+  readonly #observations = new Set<Observation>();
+  /** Counts acceptances and ends: which of two came first. */
+  clock = 0;
+
+  constructor(capacity: number, content: Uint8Array) {
+    this.capacity = capacity;
+    this.#base = new FileState(capacity);
+    this.#base.bytes.set(content);
+    this.#base.least = content.length;
+    this.#base.most = content.length;
+    this.#now = new FileState(capacity);
+    this.#now.become(this.#base);
+  }
+
+  /** The size that every accepted change leads to; at most that, where a failure left it open. */
+  get size(): number {
+    return this.#now.most;
+  }
+
+  get leastSize(): number {
+    return this.#now.least;
+  }
+
+  /** The library took the change: whoever asks from now on must see it. */
+  accept(change: Change): Accepted {
+    const from = change.kind === 'truncate' ? change.size : change.from;
+    // What lies behind the end does not exist before and is zeros after: a truncation changes everything from its size on.
+    const to = change.kind === 'truncate' ? this.capacity : Math.min(this.capacity, endOf(change));
+    const accepted: Accepted = { change, acceptedAt: ++this.clock, endedAt: Infinity, from, to, state: 'pending' };
+    this.#pending.push(accepted);
+    this.#now.apply(accepted);
+    this.#tell(accepted, 'accepted');
+    return accepted;
+  }
+
+  /** It ended well. */
+  end(accepted: Accepted): void {
+    accepted.state = 'ended';
+    accepted.endedAt = ++this.clock;
+    this.#fold();
+  }
+
+  /** It failed: perhaps it happened in part. */
+  fail(accepted: Accepted): void {
+    accepted.state = 'failed';
+    accepted.endedAt = ++this.clock;
+    this.#rebuild();
+    this.#tell(accepted, 'failed');
+    this.#fold();
+  }
+
+  /** It was aborted before its bytes were taken: it never was. */
+  withdraw(accepted: Accepted): void {
+    this.#pending.splice(this.#pending.indexOf(accepted), 1);
+    // Every state since then was another one.
+    this.#now.become(this.#base);
+    for (let i = 0; ; i++) {
+      const next = this.#pending[i];
+      for (const observation of this.#observations) {
+        if (observation.spans(this.#pending[i - 1]?.acceptedAt ?? 0, next?.acceptedAt ?? Infinity)) observation.changed(accepted, 'withdrawn', this.#now);
+      }
+      if (next === undefined) break;
+      this.#now.apply(next);
+    }
+    this.#fold();
+  }
+
+  /** Does a change that has not ended touch [from, to)? */
+  isUnsettled(from: number, to: number): boolean {
+    return this.#pending.some((accepted) => accepted.state === 'pending' && accepted.from < to && accepted.to > from);
+  }
+
+  /** Nothing is pending. */
+  get settled(): boolean {
+    return this.#pending.length === 0;
+  }
+
+  /** With nothing pending: the file says its size, which a failure may have left open. False if it cannot be. */
+  confirmSize(size: number): boolean {
+    if (size < this.#now.least || size > this.#now.most) return false;
+    for (const state of [this.#now, this.#base]) {
+      state.least = size;
+      state.most = size;
+      state.bytes.fill(0, size);
+      state.unknown.fill(0, size);
+    }
+    return true;
+  }
+
+  /** Looks at [from, from+length) from now until it is frozen. */
+  observe(from: number, length: number): Observation {
+    const observation = new Observation(from, length, this.#now, this.#observations, () => this.clock);
+    this.#observations.add(observation);
+    return observation;
+  }
+
+  #tell(accepted: Accepted, news: News): void {
+    for (const observation of this.#observations) observation.changed(accepted, news, this.#now);
+  }
+
+  #rebuild(): void {
+    this.#now.become(this.#base);
+    for (const accepted of this.#pending) this.#now.apply(accepted);
+  }
+
+  #fold(): void {
+    while (this.#pending.length > 0 && this.#pending[0].state !== 'pending') this.#base.apply(this.#pending.shift() as Accepted);
+  }
+}
+
+/** A look at a range over a stretch of time. */
+export class Observation {
+  readonly from: number;
+  readonly length: number;
+  readonly #bytes: Uint8Array;
+  readonly #unknown: Uint8Array;
+  readonly #others: { at: number; bytes: Uint8Array }[] = [];
+  readonly #open: Set<Observation>;
+  #least: number;
+  #most: number;
+  readonly #clock: () => number;
+  readonly #openedAt: number;
+  #frozenAt = Infinity;
+
+  constructor(
+    from: number,
+    length: number,
+    now: { bytes: Uint8Array; unknown: Uint8Array; least: number; most: number },
+    open: Set<Observation>,
+    clock: () => number,
+  ) {
+    this.#clock = clock;
+    this.#openedAt = clock();
+    this.from = from;
+    this.length = length;
+    this.#bytes = now.bytes.slice(from, from + length);
+    this.#unknown = now.unknown.slice(from, from + length);
+    this.#least = now.least;
+    this.#most = now.most;
+    this.#open = open;
+  }
+
+  /** From here on only the failure of what was already seen is news. */
+  freeze(): void {
+    this.#frozenAt = this.#clock();
+  }
+
+  /** Was a state that was so from one moment to another ever looked at? */
+  spans(from: number, to: number): boolean {
+    return from <= this.#frozenAt && to > this.#openedAt;
+  }
+
+  /** Not to be told any more. */
+  close(): void {
+    this.#open.delete(this);
+  }
+
+  changed(accepted: Accepted, news: News, now: { bytes: Uint8Array; unknown: Uint8Array; least: number; most: number }): void {
+    if (this.#frozenAt !== Infinity && news === 'accepted') return;
+    this.#least = Math.min(this.#least, now.least);
+    this.#most = Math.max(this.#most, now.most);
+    const from = Math.max(accepted.from, this.from);
+    const to = Math.min(accepted.to, this.from + this.#bytes.length);
+    if (from >= to) return;
+    if (news === 'failed') {
+      this.#unknown.fill(1, from - this.from, to - this.from);
+      return;
+    }
+    this.#others.push({ at: from - this.from, bytes: now.bytes.slice(from, to) });
+    for (let at = from; at < to; at++) if (now.unknown[at] === 1) this.#unknown[at - this.from] = 1;
+  }
+
+  /** What is wrong with having got `actual`; undefined if nothing is. Bytes that are not asked about are those behind `actual`. */
+  fault(actual: Uint8Array): string | undefined {
+    const least = clip(this.#least, this.from, this.length);
+    const most = clip(this.#most, this.from, this.length);
+    if (actual.length < least || actual.length > most) {
+      return `${actual.length} bytes of [${this.from}, ${this.from + this.length}), where ${least === most ? least : `${least} to ${most}`} are in the file`;
+    }
+    return this.faultOfBytes(actual);
+  }
+
+  /** As `fault`, without a look at the length. */
+  faultOfBytes(actual: Uint8Array): string | undefined {
+    if (Buffer.compare(actual, this.#bytes.subarray(0, actual.length)) === 0) return undefined;
+    let first = -1;
+    let wrong = 0;
+    for (let at = 0; at < actual.length; at++) {
+      if (actual[at] === this.#bytes[at] || this.#unknown[at] === 1) continue;
+      if (this.#others.some((other) => other.bytes[at - other.at] === actual[at])) continue;
+      if (first < 0) first = at;
+      wrong++;
+    }
+    if (first < 0) return undefined;
+    const where = this.from + first;
+    return `${wrong} wrong bytes in [${this.from}, ${this.from + actual.length}), the first at ${where} (block ${where >>> 12}, sector ${(where & 4095) >>> 9} of it): ${actual[first]}, not ${this.#bytes[first]}`;
+  }
+
+  get leastSize(): number {
+    return this.#least;
+  }
+
+  get mostSize(): number {
+    return this.#most;
+  }
+}
+
+function clip(size: number, from: number, length: number): number {
+  return Math.max(0, Math.min(length, size - from));
+}
+
+function endOf(change: Change): number {
+  if (change.kind === 'truncate') return change.size;
+  return change.from + (change.kind === 'write' ? change.bytes.length : change.length);
+}
