@@ -721,13 +721,13 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
 
   residency(offset = 0, length?: number): Residency {
     const at = checkBytes('offset', offset);
-    const [, asked] = this.#checkRange(at, length ?? Math.max(0, this.size - at));
+    const [, asked] = this.#checkRange(at, length === undefined ? Math.max(0, this.size - at) : length);
     return this.#access.residency(at, this.#clip(at, asked));
   }
 
   async extents(offset = 0, length?: number): Promise<Extent[]> {
     const at = checkBytes('offset', offset);
-    const [, asked] = this.#checkRange(at, length ?? Math.max(0, this.size - at));
+    const [, asked] = this.#checkRange(at, length === undefined ? Math.max(0, this.size - at) : length);
     const bytes = this.#clip(at, asked);
     return bytes === 0 ? [] : this.#parts.extents(at, bytes);
   }

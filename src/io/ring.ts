@@ -113,7 +113,7 @@ export class Ring {
     let seen = 0;
     while (head !== tail && seen < limit) {
       const at = queue.first + ((head & queue.mask) << 2);
-      const handle = words[at] >>> 0;
+      const handle = words[at];
       const result = words[at + 2];
       head = (head + 1) | 0;
       seen++;

@@ -1,17 +1,15 @@
 /**
  * Reads and writes on their way: disjoint intervals of sectors, kept in order, and who waits on each.
  *
- *   order    [ 0‥8 | 64‥72 | 1024‥3072 | … ]     starts ascending; no two overlap, so "last start ≤ sector" finds the only candidate
+ *   order    0‥8 | 64‥72 | 1024‥3072 | …         no two overlap, so "last start ≤ sector" finds the only candidate (`sector-order.ts`)
  *   waiters  op ─> link ─> link ─> …              slot handles; a handle whose slot was given back is skipped, never followed
- *
- * The order is a sorted typed array and not a tree: some hundreds of entries at most are in it, an insertion moves a few hundred
- * bytes, and a tree of arrays allocates for every entry (docs/decisions.md has the measurement).
  *
  * Guarantees: inserting an interval that overlaps another throws; a handle of a finished operation is refused; nothing is
  * allocated after construction, except that the pools double when more operations exist than ever before.
  * Leaves to others: what to do when one ends (`request-manager.ts`).
  */
 import { assertionError } from '../errors.js';
+import { SectorOrder, widen } from './sector-order.js';
 
 export const KIND_READ = 0;
 export const KIND_WRITE = 1;
@@ -49,13 +47,11 @@ export class OperationTable {
   #freeHead = -1;
   #count = 0;
 
-  #linkSlot = new Uint32Array(OPERATIONS_INITIAL);
+  #linkSlot = new Int32Array(OPERATIONS_INITIAL);
   #linkNext = new Int32Array(OPERATIONS_INITIAL);
   #linkFree = -1;
 
-  #order = new Int32Array(OPERATIONS_INITIAL);
-  #orderStart = new Float64Array(OPERATIONS_INITIAL);
-  #ordered = 0;
+  readonly #order = new SectorOrder();
 
   constructor() {
     this.#threadFree(0);
@@ -68,6 +64,7 @@ export class OperationTable {
   }
 
   create(kind: number, start: number, sectors: number, slab: number, offset: number): number {
+    if (kind !== KIND_CONTROL && this.touches(start, sectors)) throw assertionError(`operations overlap at sector ${start}`);
     if (this.#freeHead < 0) this.#grow();
     const operation = this.#freeHead;
     this.#freeHead = this.next[operation];
@@ -82,14 +79,14 @@ export class OperationTable {
     this.waiters[operation] = -1;
     this.next[operation] = -1;
     this.#count++;
-    if (kind !== KIND_CONTROL) this.#insert(operation);
+    if (kind !== KIND_CONTROL) this.#order.insert(start, operation);
     return operation;
   }
 
   /** Frees the operation and its links; its handle is refused from now on. */
   destroy(operation: number): void {
     if (this.#live[operation] === 0) throw assertionError(`operation ${operation} ended twice`);
-    if (this.kind[operation] !== KIND_CONTROL) this.#remove(operation);
+    if (this.kind[operation] !== KIND_CONTROL) this.#order.remove(this.start[operation], operation);
     for (let link = this.waiters[operation]; link >= 0; ) {
       const after = this.#linkNext[link];
       this.#linkNext[link] = this.#linkFree;
@@ -110,8 +107,9 @@ export class OperationTable {
     this.#generation[operation] = generation === 0 ? 1 : generation;
   }
 
+  /** A signed number, so that V8 keeps it without a heap object. */
   handle(operation: number): number {
-    return ((this.#generation[operation] << INDEX_BITS) | operation) >>> 0;
+    return (this.#generation[operation] << INDEX_BITS) | operation;
   }
 
   /** The operation of a handle, -1 if it ended since. */
@@ -140,58 +138,14 @@ export class OperationTable {
 
   /** The operation that covers the sector, -1 if none does. */
   at(sector: number): number {
-    const place = this.#placeAfter(sector) - 1;
-    if (place < 0) return -1;
-    const operation = this.#order[place];
-    return sector < this.#orderStart[place] + this.sectors[operation] ? operation : -1;
+    const operation = this.#order.lastFrom(sector);
+    return operation >= 0 && sector < this.start[operation] + this.sectors[operation] ? operation : -1;
   }
 
   /** Does any operation touch [start, start+sectors)? */
   touches(start: number, sectors: number): boolean {
-    const place = this.#placeAfter(start + sectors - 1) - 1;
-    return place >= 0 && this.#orderStart[place] + this.sectors[this.#order[place]] > start;
-  }
-
-  /** Index of the first interval that starts after `sector`. */
-  #placeAfter(sector: number): number {
-    const starts = this.#orderStart;
-    let low = 0;
-    let high = this.#ordered;
-    while (low < high) {
-      const middle = (low + high) >>> 1;
-      if (starts[middle] <= sector) low = middle + 1;
-      else high = middle;
-    }
-    return low;
-  }
-
-  #insert(operation: number): void {
-    const start = this.start[operation];
-    const place = this.#placeAfter(start);
-    const before = place - 1;
-    if (before >= 0 && this.#orderStart[before] + this.sectors[this.#order[before]] > start) {
-      throw assertionError(`operations overlap at sector ${start}`);
-    }
-    if (place < this.#ordered && this.#orderStart[place] < start + this.sectors[operation]) {
-      throw assertionError(`operations overlap at sector ${this.#orderStart[place]}`);
-    }
-    if (place < this.#ordered) {
-      this.#order.copyWithin(place + 1, place, this.#ordered);
-      this.#orderStart.copyWithin(place + 1, place, this.#ordered);
-    }
-    this.#order[place] = operation;
-    this.#orderStart[place] = start;
-    this.#ordered++;
-  }
-
-  #remove(operation: number): void {
-    const place = this.#placeAfter(this.start[operation]) - 1;
-    if (place < 0 || this.#order[place] !== operation) throw assertionError(`operation ${operation} is not in order`);
-    if (place + 1 < this.#ordered) {
-      this.#order.copyWithin(place, place + 1, this.#ordered);
-      this.#orderStart.copyWithin(place, place + 1, this.#ordered);
-    }
-    this.#ordered--;
+    const operation = this.#order.lastFrom(start + sectors - 1);
+    return operation >= 0 && this.start[operation] + this.sectors[operation] > start;
   }
 
   #threadFree(from: number): void {
@@ -223,20 +177,13 @@ export class OperationTable {
     this.waiters = widen(this.waiters, new Int32Array(this.#capacity).fill(-1));
     this.#generation = widen(this.#generation, new Uint16Array(this.#capacity).fill(1));
     this.#live = widen(this.#live, new Uint8Array(this.#capacity));
-    this.#order = widen(this.#order, new Int32Array(this.#capacity));
-    this.#orderStart = widen(this.#orderStart, new Float64Array(this.#capacity));
     this.#threadFree(before);
   }
 
   #growLinks(): void {
     const before = this.#linkSlot.length;
-    this.#linkSlot = widen(this.#linkSlot, new Uint32Array(before * 2));
+    this.#linkSlot = widen(this.#linkSlot, new Int32Array(before * 2));
     this.#linkNext = widen(this.#linkNext, new Int32Array(before * 2));
     this.#threadLinks(before);
   }
-}
-
-function widen<A extends Uint8Array | Uint16Array | Int32Array | Uint32Array | Float64Array>(from: A, into: A): A {
-  into.set(from);
-  return into;
 }

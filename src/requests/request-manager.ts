@@ -137,8 +137,8 @@ export class RequestManager implements CompletionConsumer {
   #lineHead = 0;
   #callers: (Caller | undefined)[];
   #errors: (Error | undefined)[];
-  /** The operation that a slot was last linked to: links are unique for each pair. */
-  #lastLink: Float64Array;
+  /** Handle of the operation that a slot was last linked to, 0 for none: links are unique for each pair. */
+  #lastLink: Int32Array;
 
   #plannedSectors: Uint32Array;
   #plannedOrigin: Uint32Array;
@@ -155,7 +155,7 @@ export class RequestManager implements CompletionConsumer {
   #settledCallers: (Caller | undefined)[] = [];
   #settledErrors: (Error | undefined)[] = [];
   #settledCount = 0;
-  #watchers: { from: number; to: number; clear: () => void }[] = [];
+  #watchers: { from: number; to: number; requests: boolean; clear: () => void }[] = [];
   #handovers: (() => void)[] = [];
   #idlers: (() => void)[] = [];
   #places = new Float64Array(ORDERED_MAX);
@@ -183,7 +183,7 @@ export class RequestManager implements CompletionConsumer {
     const all = this.slots.slots;
     this.#callers = new Array(all).fill(undefined);
     this.#errors = new Array(all).fill(undefined);
-    this.#lastLink = new Float64Array(all).fill(-1);
+    this.#lastLink = new Int32Array(all);
     const planned = all * this.slots.blocksPerSlot;
     this.#plannedSectors = new Uint32Array(planned);
     this.#plannedOrigin = new Uint32Array(planned);
@@ -271,8 +271,14 @@ export class RequestManager implements CompletionConsumer {
   exclude(from: number, to: number, clear: () => void): void {
     this.#excludedFrom = from;
     this.#excludedTo = to;
-    if (this.#inUse(from, to)) this.#watchers.push({ from, to, clear });
+    if (this.#inUse(from, to)) this.#watchers.push({ from, to, requests: true, clear });
     else clear();
+  }
+
+  /** Calls `clear` later, once no operation touches [from, to) (sectors). Past the line: whoever stands in it may be waiting for what this leads to. */
+  afterOperations(from: number, to: number, clear: () => void): void {
+    this.#watchers.push({ from, to, requests: false, clear });
+    this.schedule();
   }
 
   /** An operation is on [from, to), or somebody waits with pins on blocks there. */
@@ -435,7 +441,7 @@ export class RequestManager implements CompletionConsumer {
         const next = slots.take();
         if (next < 0) throw assertionError('slots were counted that are not there');
         slots.region[next] = region;
-        this.#lastLink[next] = -1;
+        this.#lastLink[next] = 0;
         if (head < 0) head = next;
         else {
           slots.next[slot] = next;
@@ -961,8 +967,8 @@ export class RequestManager implements CompletionConsumer {
     }
     this.#settledCount = 0;
     for (let i = 0; i < this.#watchers.length; ) {
-      const { from, to, clear } = this.#watchers[i];
-      if (this.#inUse(from, to)) {
+      const { from, to, requests, clear } = this.#watchers[i];
+      if (requests ? this.#inUse(from, to) : this.operations.touches(from, to - from)) {
         i++;
         continue;
       }
@@ -988,8 +994,10 @@ export class RequestManager implements CompletionConsumer {
     this.#pump();
     this.#ring.engine.collect();
     const seen = this.#ring.drain(this, BURST);
+    // Who stands in line behind one that was refused is looked at again.
+    const refused = this.#settledCount > 0 && this.waiting > 0;
     this.#settle();
-    if (seen > 0 || this.#handovers.length > 0) {
+    if (seen > 0 || refused || this.#handovers.length > 0) {
       this.#nextTurn();
       return;
     }

@@ -117,8 +117,9 @@ export class SlotPool {
     this.#state[slot] = to;
   }
 
+  /** A signed number, so that V8 keeps it in a caller's field without a heap object. */
   handle(slot: number): number {
-    return ((this.#generation[slot] << INDEX_BITS) | slot) >>> 0;
+    return (this.#generation[slot] << INDEX_BITS) | slot;
   }
 
   /** The slot of a handle, or -1 if it was given back since. */

@@ -12,7 +12,7 @@ import BTreeModule from 'sorted-btree';
 import { systemError } from '../errors.js';
 import { BLOCK_BYTES, BLOCK_SECTORS, SECTOR_BYTES } from '../memory/block-store.js';
 import type { FrameCache } from '../memory/frame-cache.js';
-import type { Caller, OperationOwner, RequestManager } from './request-manager.js';
+import type { OperationOwner, RequestManager } from './request-manager.js';
 import { REGION_SECTORS } from './sector-array.js';
 
 const BTree = BTreeModule.default;
@@ -166,7 +166,6 @@ export class WriteBack {
     for (const block of this.#held) this.#frames.unpin(block);
     this.#held.clear();
     this.#unsynced.clear();
-    this.#failedRun = true;
   }
 
   /** Gives up what is on the list: frames of it are dropped, or stay as they are while windows hold them. */
@@ -272,27 +271,13 @@ export class WriteBack {
     }
   }
 
-  /** An operation is on the block: writes it when that ended. */
+  /** An operation is on the block: writes it when that ended. It stays dirty, and so in memory, until then. */
   #sendLater(block: number, keep: boolean): void {
     this.#outstanding++;
-    const caller: Caller = {
-      first: block,
-      count: 1,
-      needFirst: 0,
-      needMiddle: 0,
-      needLast: 0,
-      store: true,
-      blocking: true,
-      handle: 0,
-      waiting: false,
-      settle: (error) => {
-        // Refused or not: what is dirty is written, or a flush would leave it out in silence.
-        if (this.#dirty.has(block)) this.#send([block], 0, keep, undefined);
-        if (error === undefined) this.#frames.unpin(block);
-        this.#release();
-      },
-    };
-    this.#manager.request(caller);
+    this.#manager.afterOperations(block * BLOCK_SECTORS, (block + 1) * BLOCK_SECTORS, () => {
+      if (this.#dirty.has(block)) this.#send([block], 0, keep, undefined);
+      this.#release();
+    });
   }
 
   #sendCopy(copy: { block: number; mask: number; bytes: Uint8Array }, keep: boolean): void {

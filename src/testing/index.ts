@@ -36,6 +36,7 @@ export type { FailSectorsOptions, FaultKind, FaultRates, PlantOptions } from './
 export { faultKinds } from './faults.js';
 export { createHeapSlab } from './heap-slab.js';
 export type { DiskSnapshot, PowerCutReport } from './medium.js';
+export { openSimulated, type SimulatedOpenOptions } from './open.js';
 export { Random } from './random.js';
 export { type LatencyRange, SimulatedDisk, type SimulatedDiskOptions } from './simulated-disk.js';
 export type { SimulatedEngine, SimulatedEngineOptions } from './simulated-engine.js';

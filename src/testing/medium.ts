@@ -88,7 +88,8 @@ export class Medium {
 
   /** Sets the size; what is cut off reads as zeros if the size grows again. */
   resize(size: number): void {
-    if (size < this.#size) this.zero(size, this.#size - size);
+    // Everything behind, also what a failed sync forgot when an earlier end was cut: no later growth brings it back.
+    if (size < this.#size) this.zero(size, Number.MAX_SAFE_INTEGER - size);
     this.#size = size;
   }
 

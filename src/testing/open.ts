@@ -26,9 +26,19 @@ export interface SimulatedOpenOptions {
   /** Device operations in flight at most. Default 128; not with `engine`, which has its own. */
   queueDepth?: number;
   /** Neighbouring reads of one turn become one operation up to `mergeLimit` bytes (default 1 MiB), reading over gaps up to `gapLimit` bytes (default 16 KiB). */
-  coalesce?: { mergeLimit?: number; gapLimit?: number };
+  coalesce?: {
+    /** Bytes of one operation at most. */
+    mergeLimit?: number;
+    /** Bytes that are read over at most, so that two reads become one. */
+    gapLimit?: number;
+  };
   /** How far `windows()` reads ahead, in bytes. Default { max: 8 MiB }, never more than half of the cache. */
-  readAhead?: false | { max?: number };
+  readAhead?:
+    | false
+    | {
+        /** Bytes asked for ahead at most. */
+        max?: number;
+      };
   /** Requests that can be on their way at once; the rest wait in line. Default 256. */
   slots?: number;
   /** Blocks in one slot; a longer request takes several slots. Default 512. */

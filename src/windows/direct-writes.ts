@@ -442,7 +442,7 @@ export class DirectWrites {
                 return;
               }
               this.#clear(from, to, device);
-            this.#back.removed(from, to - from);
+              this.#back.removed(from, to - from);
               done();
             });
           });

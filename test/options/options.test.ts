@@ -3,8 +3,8 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { inspect } from 'node:util';
-import { afterAll, describe, expect, it } from 'vitest';
-import { open, openSync } from '../../src/index.js';
+import { afterAll, afterEach, describe, expect, it } from 'vitest';
+import { type BlockFile, type OpenOptions, open, openSync } from '../../src/index.js';
 import { Places } from '../fixtures/places.js';
 
 const lab = new Places();
@@ -158,9 +158,19 @@ describe('paths', () => {
 
 describe.each(['page-cache', 'direct'] as const)('offsets and lengths (%s)', (caching) => {
   const bytes = new Uint8Array(10);
+  const opened: BlockFile[] = [];
+  afterEach(async () => {
+    for (const file of opened.splice(0)) await file.close();
+  });
+
+  async function opening(options: OpenOptions): Promise<BlockFile> {
+    const file = await open(path, options);
+    opened.push(file);
+    return file;
+  }
 
   it('are integers from 0 to 2^53 - 1, or bigints in that range', async () => {
-    const file = await open(path, { caching, access: 'read-write' });
+    const file = await opening({ caching, access: 'read-write' });
     const wrong: Array<[unknown, string]> = [
       [-1, OUT],
       [1.5, OUT],
@@ -219,21 +229,19 @@ describe.each(['page-cache', 'direct'] as const)('offsets and lengths (%s)', (ca
     expect([window.offset, window.length]).toEqual([5, 10]);
     expect(typeof window.offset).toBe('number');
     expect(await file.read(bytes, 9_995n as never)).toBe(5);
-    await file.close();
   });
 
   it('whose sum is beyond 2^53 - 1 are refused where bytes would be there', async () => {
-    const file = await open(path, { caching, access: 'read-write' });
+    const file = await opening({ caching, access: 'read-write' });
     const most = Number.MAX_SAFE_INTEGER;
     for (const call of [() => file.read(bytes, most), () => file.write(bytes, most), () => file.evict(1, most), () => file.allocate(most, most)]) {
       expect((await thrownBy(call)).code).toBe(OUT);
     }
     expect(await file.read(bytes, most - 10)).toBe(0);
-    await file.close();
   });
 
   it('come with targets and sources that are Uint8Arrays', async () => {
-    const file = await open(path, { caching, access: 'read-write' });
+    const file = await opening({ caching, access: 'read-write' });
     for (const value of [undefined, null, 'text', [1, 2], new ArrayBuffer(5), new DataView(new ArrayBuffer(5)), new Uint16Array(5), 5]) {
       for (const [name, call] of [
         ['target', () => file.read(value as never, 0)],
@@ -247,11 +255,10 @@ describe.each(['page-cache', 'direct'] as const)('offsets and lengths (%s)', (ca
         expect(error.message).toContain(`"${name}"`);
       }
     }
-    await file.close();
   });
 
   it('come with options whose names are known', async () => {
-    const file = await open(path, { caching, access: 'read-write' });
+    const file = await opening({ caching, access: 'read-write' });
     for (const [call, code, part] of [
       [() => file.window(0, 1, { writeable: true } as never), VALUE, "did you mean 'writable'"],
       [() => file.tryWindow(0, 1, { writable: 1 } as never), TYPE, 'options.writable'],
@@ -270,19 +277,17 @@ describe.each(['page-cache', 'direct'] as const)('offsets and lengths (%s)', (ca
       expect(error.code, String(call)).toBe(code);
       expect(error.message).toContain(part);
     }
-    await file.close();
   });
 
   it('never surface as EINVAL, whatever memory and place they have', async () => {
-    const file = await open(path, { caching, access: 'read-write' });
+    const file = await opening({ caching, access: 'read-write' });
     const space = new Uint8Array(20_000);
     for (let i = 0; i < 200; i++) {
       const target = space.subarray(i, i + 1 + i * 37);
-      expect(await file.read(target, i * 13)).toBe(Math.min(target.length, 10_000 - i * 13));
+      expect(await file.read(target, i * 13)).toBe(Math.min(target.length, file.size - i * 13));
       file.readSync(target, i * 13);
       await file.write(target.subarray(0, 100).fill(1), i * 31);
     }
     await file.flush();
-    await file.close();
   });
 });

@@ -471,7 +471,11 @@ describe('giving up', () => {
       { weight: 2, arbitrary: fc.record({ kind: fc.constant('abandon' as const), which: fc.nat() }) },
       {
         weight: 4,
-        arbitrary: fc.record({ kind: fc.constant('complete' as const), which: fc.nat(), result: fc.constantFrom<'all' | 'part' | number>('all', 'part', EIO, EAGAIN, ENODEV) }),
+        arbitrary: fc.record({
+          kind: fc.constant('complete' as const),
+          which: fc.nat(),
+          result: fc.constantFrom<'all' | 'part' | number>('all', 'part', EIO, EAGAIN, ENODEV),
+        }),
       },
       { weight: 1, arbitrary: fc.record({ kind: fc.constant('late' as const), which: fc.nat() }) },
       { weight: 2, arbitrary: fc.record({ kind: fc.constant('turn' as const) }) },

@@ -57,8 +57,8 @@ function pick<T>(random: Random, choices: readonly T[]): T {
 export function drawConfiguration(random: Random): Configuration {
   const kind = random.chance(0.65) ? 'file' : 'block-device';
   const sectorSize = random.chance(0.7) ? 512 : 4096;
-  const frames = pick(random, [16, 16, 17, 24, 32, 48, 64, 128]);
-  const blocks = pick(random, [0, 1, 2, 5, 16, 33, frames >>> 1, frames, frames + 7, frames * 2, frames * 2]);
+  const frames = pick(random, [16, 16, 16, 17, 20, 24, 24, 32, 32, 48, 64, random.chance(0.3) ? 128 : 16]);
+  const blocks = pick(random, [0, 1, 2, 5, 16, 33, frames >>> 1, frames, frames + 7, Math.min(96, frames * 2), frames < 64 ? frames * 2 : 40]);
   let size = blocks * BLOCK_BYTES;
   if (kind === 'block-device') size = Math.max(sectorSize, size + (sectorSize === 512 ? random.below(8) * 512 : 0));
   else if (random.chance(0.6)) size = Math.max(0, size + random.between(-600, 4200));
@@ -76,7 +76,7 @@ export function drawConfiguration(random: Random): Configuration {
     kind,
     sectorSize,
     size,
-    sizeMax: kind === 'file' ? Math.max(size + 20_000, frames * BLOCK_BYTES * 2) : size,
+    sizeMax: kind === 'file' ? Math.max(size + 20_000, Math.min(64, frames * 2) * BLOCK_BYTES) : size,
     access: random.chance(0.05) ? 'read' : 'read-write',
     frames,
     slots: random.between(4, pick(random, [4, 8, 64])),

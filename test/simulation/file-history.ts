@@ -33,6 +33,9 @@ export interface Accepted {
   state: 'pending' | 'ended' | 'failed';
 }
 
+/** Compared at once where they are equal. */
+const PAGE_BYTES = 4096;
+
 type News = 'accepted' | 'failed' | 'withdrawn';
 
 class FileState {
@@ -128,7 +131,7 @@ export class FileHistory {
     const accepted: Accepted = { change, acceptedAt: ++this.clock, endedAt: Infinity, from, to, state: 'pending' };
     this.#pending.push(accepted);
     this.#now.apply(accepted);
-    this.#tell(accepted, 'accepted');
+    for (const observation of this.#observations) observation.changed(accepted, 'accepted', this.#now);
     return accepted;
   }
 
@@ -143,25 +146,13 @@ export class FileHistory {
   fail(accepted: Accepted): void {
     accepted.state = 'failed';
     accepted.endedAt = ++this.clock;
-    this.#rebuild();
-    this.#tell(accepted, 'failed');
-    this.#fold();
+    this.#rewrite(accepted, 'failed');
   }
 
   /** It was aborted before its bytes were taken: it never was. */
   withdraw(accepted: Accepted): void {
     this.#pending.splice(this.#pending.indexOf(accepted), 1);
-    // Every state since then was another one.
-    this.#now.become(this.#base);
-    for (let i = 0; ; i++) {
-      const next = this.#pending[i];
-      for (const observation of this.#observations) {
-        if (observation.spans(this.#pending[i - 1]?.acceptedAt ?? 0, next?.acceptedAt ?? Infinity)) observation.changed(accepted, 'withdrawn', this.#now);
-      }
-      if (next === undefined) break;
-      this.#now.apply(next);
-    }
-    this.#fold();
+    this.#rewrite(accepted, 'withdrawn');
   }
 
   /** Does a change that has not ended touch [from, to)? */
@@ -193,13 +184,18 @@ export class FileHistory {
     return observation;
   }
 
-  #tell(accepted: Accepted, news: News): void {
-    for (const observation of this.#observations) observation.changed(accepted, news, this.#now);
-  }
-
-  #rebuild(): void {
+  /** Every state since the change was accepted was another one than it seemed: tells each to whoever looked at it. */
+  #rewrite(accepted: Accepted, news: News): void {
     this.#now.become(this.#base);
-    for (const accepted of this.#pending) this.#now.apply(accepted);
+    for (let i = 0; ; i++) {
+      const next = this.#pending[i];
+      for (const observation of this.#observations) {
+        if (observation.spans(this.#pending[i - 1]?.acceptedAt ?? 0, next?.acceptedAt ?? Infinity)) observation.changed(accepted, news, this.#now);
+      }
+      if (next === undefined) break;
+      this.#now.apply(next);
+    }
+    this.#fold();
   }
 
   #fold(): void {
@@ -212,7 +208,8 @@ export class Observation {
   readonly from: number;
   readonly length: number;
   readonly #bytes: Uint8Array;
-  readonly #unknown: Uint8Array;
+  /** Undefined while every byte is known. */
+  #unknown: Uint8Array | undefined;
   readonly #others: { at: number; bytes: Uint8Array }[] = [];
   readonly #open: Set<Observation>;
   #least: number;
@@ -233,7 +230,8 @@ export class Observation {
     this.from = from;
     this.length = length;
     this.#bytes = now.bytes.slice(from, from + length);
-    this.#unknown = now.unknown.slice(from, from + length);
+    const unknown = now.unknown.subarray(from, from + length);
+    this.#unknown = unknown.includes(1) ? unknown.slice() : undefined;
     this.#least = now.least;
     this.#most = now.most;
     this.#open = open;
@@ -262,11 +260,13 @@ export class Observation {
     const to = Math.min(accepted.to, this.from + this.#bytes.length);
     if (from >= to) return;
     if (news === 'failed') {
-      this.#unknown.fill(1, from - this.from, to - this.from);
+      this.#forget().fill(1, from - this.from, to - this.from);
       return;
     }
     this.#others.push({ at: from - this.from, bytes: now.bytes.slice(from, to) });
-    for (let at = from; at < to; at++) if (now.unknown[at] === 1) this.#unknown[at - this.from] = 1;
+    if (!now.unknown.subarray(from, to).includes(1)) return;
+    const unknown = this.#forget();
+    for (let at = from; at < to; at++) if (now.unknown[at] === 1) unknown[at - this.from] = 1;
   }
 
   /** What is wrong with having got `actual`; undefined if nothing is. Bytes that are not asked about are those behind `actual`. */
@@ -285,7 +285,14 @@ export class Observation {
     let first = -1;
     let wrong = 0;
     for (let at = 0; at < actual.length; at++) {
-      if (actual[at] === this.#bytes[at] || this.#unknown[at] === 1) continue;
+      if (
+        at % PAGE_BYTES === 0 &&
+        Buffer.compare(actual.subarray(at, at + PAGE_BYTES), this.#bytes.subarray(at, Math.min(actual.length, at + PAGE_BYTES))) === 0
+      ) {
+        at += PAGE_BYTES - 1;
+        continue;
+      }
+      if (actual[at] === this.#bytes[at] || this.#unknown?.[at] === 1) continue;
       if (this.#others.some((other) => other.bytes[at - other.at] === actual[at])) continue;
       if (first < 0) first = at;
       wrong++;
@@ -293,6 +300,11 @@ export class Observation {
     if (first < 0) return undefined;
     const where = this.from + first;
     return `${wrong} wrong bytes in [${this.from}, ${this.from + actual.length}), the first at ${where} (block ${where >>> 12}, sector ${(where & 4095) >>> 9} of it): ${actual[first]}, not ${this.#bytes[first]}`;
+  }
+
+  #forget(): Uint8Array {
+    this.#unknown ??= new Uint8Array(this.#bytes.length);
+    return this.#unknown;
   }
 
   get leastSize(): number {

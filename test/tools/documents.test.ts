@@ -1,6 +1,6 @@
 /** What the documents say is so. */
 import { spawnSync } from 'node:child_process';
-import { readdirSync, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
@@ -14,16 +14,5 @@ describe('the README', () => {
     expect(stderr).toBe('');
     expect(stdout).toContain('4096 bytes, the first one is 35');
     expect(status).toBe(0);
-  });
-});
-
-describe('the guide to errors', () => {
-  const codesIn = (text: string): string[] => text.match(/\bERR_SECTORWISE_[A-Z]+(?:_[A-Z]+)*/g) ?? [];
-
-  it('names every code that the library has, and no other', () => {
-    const sources = readdirSync(join(root, 'src'), { recursive: true, encoding: 'utf8' }).filter((name) => name.endsWith('.ts'));
-    const thrown = new Set(sources.flatMap((name) => codesIn(readFileSync(join(root, 'src', name), 'utf8'))));
-    const documented = new Set(codesIn(readFileSync(join(root, 'docs', 'guides', 'errors.md'), 'utf8')));
-    expect([...documented].sort()).toEqual([...thrown].sort());
   });
 });

@@ -82,6 +82,17 @@ describe('npm start', () => {
     expect(status).toBe(2);
   });
 
+  it('answers an engine that does not exist with one line and exit code 2', () => {
+    const { status, stderr } = spawnSync(process.execPath, [tourScript, '--size', '1M'], {
+      encoding: 'utf8',
+      env: { ...process.env, TMPDIR: folder, SECTORWISE_ENGINE: 'steam' },
+    });
+    expect(stderr.trimEnd().split('\n')).toHaveLength(1);
+    expect(stderr).toContain("must be 'threads' or 'io_uring'");
+    expect(status).toBe(2);
+    expect(readdirSync(folder)).toEqual([]);
+  });
+
   it('tells how it is used', () => {
     const { status, stdout } = tour('--help');
     expect(stdout).toContain('Usage: npm start');

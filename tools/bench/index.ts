@@ -12,8 +12,9 @@ import { hits } from './hits.js';
 import { plot } from './plot.js';
 import { type Group, machineFacts, type Report, reportLines } from './report.js';
 import { sequential } from './sequential.js';
+import { tracker } from './tracker.js';
 
-const groups: readonly Group[] = [directRandom, sequential, hits];
+const groups: readonly Group[] = [directRandom, sequential, hits, tracker];
 
 const usage = `Usage: npm run bench -- [options] [group…]
 

@@ -34,13 +34,20 @@ export async function dropCached(file: BlockFile | undefined, path: string, size
   return cachedPercent(file, size);
 }
 
-/** The same for a file that nobody has open. */
-export async function dropUnopened(path: string, size: number): Promise<number | undefined> {
-  const file = openBlockFile(path);
+/**
+ * Brings the page cache into a state and proves it: throws if the kernel says otherwise, or does not say. Undefined leaves it as it is.
+ * `file` is the page-cache opener, where there is one.
+ */
+export async function setCache(cache: 'cold' | 'warm' | undefined, path: string, size: number, file?: BlockFile): Promise<void> {
+  if (cache === undefined) return;
+  const asked = file ?? openBlockFile(path);
   try {
-    return await dropCached(file, path, size);
+    if (cache === 'cold') await dropCached(asked, path, size);
+    else await readThrough(path, size);
+    const state = stateText(cachedPercent(asked, size));
+    if (stateWord(state) !== cache) throw new Error(`the page cache should be ${cache}, but is ${state}`);
   } finally {
-    await file.close();
+    if (!file) await asked.close();
   }
 }
 

