@@ -33,11 +33,18 @@ export interface BlockCopy {
   later: number;
 }
 
+/** The copies that flushes in the queue wait to write, the oldest of each block. */
+export interface BlockCopies {
+  get(block: number): BlockCopy | undefined;
+}
+
 export class WriteBack {
   /** The ranges that a flush could not make durable, until they are acknowledged. */
   losses: Loss[] = [];
   /** Told where the device has bytes up to, after each write. */
   onWritten: (end: number) => void = () => {};
+  /** Told where a write will end, before it is sent: one that fails may have moved the end of the file all the same. */
+  onWriting: (end: number) => void = () => {};
   readonly #frames: FrameCache;
   readonly #manager: RequestManager;
   readonly #path: string;
@@ -122,9 +129,9 @@ export class WriteBack {
 
   /**
    * Writes everything that is dirty now; `done` when the last write ended, whether well or not. With a run under way it only waits for that one.
-   * `keep`: frames stay in memory until `synced`.
+   * `keep`: frames stay in memory until `synced`. `copies`: what is written of a block instead of what its frame holds by now.
    */
-  run(keep: boolean, copies: Map<number, BlockCopy> | undefined, done: () => void): void {
+  run(keep: boolean, copies: BlockCopies | undefined, done: () => void): void {
     this.#done.push(done);
     if (this.#running) return;
     this.#running = true;
@@ -190,13 +197,13 @@ export class WriteBack {
   }
 
   /** Sends the run of blocks that begins at `blocks[i]`; answers with how many blocks it took. */
-  #send(blocks: number[], i: number, keep: boolean, copies: Map<number, BlockCopy> | undefined): number {
+  #send(blocks: number[], i: number, keep: boolean, copies: BlockCopies | undefined): number {
     const frames = this.#frames;
     const first = blocks[i];
     const frame = this.#dirty.get(first) as number;
     const mask = frames.dirty[frame];
     if (frames.isBusy(frame)) {
-      this.#sendLater(first, keep);
+      this.#sendLater(first, keep, copies);
       return 1;
     }
     let copy = copies?.get(first);
@@ -221,7 +228,7 @@ export class WriteBack {
         const next = this.#dirty.get(first + took) as number;
         const nextMask = frames.dirty[next];
         const reach = firstGap(nextMask, 0);
-        if (!frames.adjacent(last, next) || frames.isBusy(next) || frames.writers[next] > 0 || copies?.has(first + took)) break;
+        if (!frames.adjacent(last, next) || frames.isBusy(next) || frames.writers[next] > 0 || copies?.get(first + took) !== undefined) break;
         if (reach === 0 || (nextMask & ~runMask(0, reach)) !== 0) break;
         if ((end - from + reach) * SECTOR_BYTES > this.#transferLimit || ((first + took) * BLOCK_SECTORS) % REGION_SECTORS === 0) break;
         end += reach;
@@ -246,6 +253,7 @@ export class WriteBack {
     const frames = this.#frames;
     const within = start % BLOCK_SECTORS;
     this.#outstanding++;
+    this.onWriting((start + sectors) * SECTOR_BYTES);
     this.#manager.write(start, sectors, frames.slabOf(frame), frames.offsetOf(frame) + within * SECTOR_BYTES, this.#owner(undefined));
     this.#took(start, sectors, keep);
   }
@@ -272,10 +280,10 @@ export class WriteBack {
   }
 
   /** An operation is on the block: writes it when that ended. It stays dirty, and so in memory, until then. */
-  #sendLater(block: number, keep: boolean): void {
+  #sendLater(block: number, keep: boolean, copies: BlockCopies | undefined): void {
     this.#outstanding++;
     this.#manager.afterOperations(block * BLOCK_SECTORS, (block + 1) * BLOCK_SECTORS, () => {
-      if (this.#dirty.has(block)) this.#send([block], 0, keep, undefined);
+      if (this.#dirty.has(block)) this.#send([block], 0, keep, copies);
       this.#release();
     });
   }
@@ -294,6 +302,7 @@ export class WriteBack {
       left++;
       this.#outstanding++;
       const start = copy.block * BLOCK_SECTORS + at;
+      this.onWriting((copy.block * BLOCK_SECTORS + end) * SECTOR_BYTES);
       this.#manager.write(
         start,
         end - at,

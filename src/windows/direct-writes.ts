@@ -15,7 +15,7 @@ import type { FrameCache } from '../memory/frame-cache.js';
 import { CAUSE_TRUNCATE } from '../memory/validity.js';
 import type { Mutation } from '../requests/mutation-queue.js';
 import type { Caller, RequestManager } from '../requests/request-manager.js';
-import { type BlockCopy, type Loss, WriteBack } from '../requests/write-back.js';
+import { type BlockCopies, type BlockCopy, type Loss, WriteBack } from '../requests/write-back.js';
 import type { StoreMutation } from './access.js';
 import { control } from './control.js';
 import { blocksOver, type DirectAccessOptions } from './direct-access.js';
@@ -41,6 +41,16 @@ export class DirectWrites {
   #unsynced = true;
   /** Copies that flushes further back in the queue will write: writes accepted before them still go in. */
   readonly #copies = new Set<Map<number, BlockCopy>>();
+  /** The oldest copy of a block: what a flush found may not reach the device as something that was never marked. */
+  readonly #waitingCopies: BlockCopies = {
+    get: (block) => {
+      for (const copies of this.#copies) {
+        const copy = copies.get(block);
+        if (copy !== undefined) return copy;
+      }
+      return undefined;
+    },
+  };
   /** A flush, a cut or a hole is under way: no write-back may begin beside it. */
   #alone = false;
 
@@ -55,9 +65,11 @@ export class DirectWrites {
     this.#onInvalidate = options.onInvalidate;
     this.#hasWaiting = () => options.mutations.length > 0;
     this.#back = new WriteBack(options.frames, options.manager, options.ground.path, options.transferLimit);
-    this.#back.onWritten = (end) => {
-      // Padding behind the logical end is on the device until the flush cuts it off.
+    this.#back.onWriting = (end) => {
+      // Padding behind the logical end is on the device until the flush cuts it off, and is not growth by somebody else.
       if (end > this.#ground.committed) this.#ground.committed = end;
+    };
+    this.#back.onWritten = () => {
       this.#unsynced = true;
     };
   }
@@ -70,7 +82,7 @@ export class DirectWrites {
   pressure(): boolean {
     if (this.#back.running || this.#alone) return true;
     if (!this.#back.hopeful) return false;
-    this.#back.run(false, undefined, () => this.#manager.schedule());
+    this.#back.run(false, this.#waitingCopies, () => this.#manager.schedule());
     return true;
   }
 
@@ -147,7 +159,7 @@ export class DirectWrites {
         return;
       }
       if (this.#frames.dirtyCount >= this.#dirtyMax && this.#back.hopeful) {
-        this.#back.run(false, undefined, step);
+        this.#back.run(false, this.#waitingCopies, step);
         return;
       }
       const at = offset + taken;
@@ -262,7 +274,6 @@ export class DirectWrites {
     }
     copy.bytes.set(part, within);
     copy.mask |= mask;
-    copy.later |= mask;
   }
 
   // Flush
@@ -277,9 +288,18 @@ export class DirectWrites {
       sizeAfter: (size) => size,
       start: (done) =>
         this.#beginAlone(done, (end) => {
-          if (copies !== undefined) this.#copies.delete(copies);
-          if (this.unflushed) this.#back.run(true, copies, () => this.#fitSize(end));
-          else end();
+          const written = (): void => {
+            if (copies !== undefined) this.#copies.delete(copies);
+          };
+          if (!this.unflushed) {
+            written();
+            end();
+            return;
+          }
+          this.#back.run(true, this.#waitingCopies, () => {
+            written();
+            this.#fitSize(end);
+          });
         }),
       settle,
     };

@@ -305,7 +305,7 @@ describe('after a sync', () => {
     await begin(true);
     await rig.complete();
     back.syncFailed(EIO, 4 * BLOCK_BYTES);
-    expect([dirtyBlocks(), back.unsyncedCount, back.hopeful]).toEqual([{ 0: 0xff, 2: 0b110 }, 0, false]);
+    expect([dirtyBlocks(), back.unsyncedCount, back.hopeful]).toEqual([{ 0: 0xff, 2: 0b110 }, 0, true]);
     expect(back.losses.map(({ offset, length }) => [offset, length])).toEqual([
       [0, BLOCK_BYTES],
       [2 * BLOCK_BYTES + 512, 1024],

@@ -42,6 +42,8 @@ const SECTOR_BYTES = 512;
 const idleTurnsMax = 60;
 /** Looks for completions in one turn of the driver: blocking calls on a disk that is gone need many. */
 const looksMax = 500_000;
+/** Turns of the driver in one seed; a usual one has some hundreds. */
+const turnsMax = 100_000;
 const traceLength = 60;
 const driverStream = 1;
 const sentinel = 0xee;
@@ -221,7 +223,7 @@ class Simulation {
       this.#lookAtHeld();
       this.#checkRoom();
       await this.#move();
-      if (this.counts.operations >= operations && this.#running.size > 0) await this.#awaitProgress();
+      if ((this.counts.operations >= operations || this.#callersBusy >= callers) && this.#running.size > 0) await this.#awaitProgress();
     }
     this.#releaseAll();
     for (let i = 0; i < 5; i++) await this.#move();
@@ -231,7 +233,7 @@ class Simulation {
 
   /** The disk does something, or the event loop at least turns. */
   async #move(): Promise<void> {
-    this.#looks = 0;
+    this.#countTurn();
     if (this.#random.chance(0.8)) await this.#engine.step();
     else await turn();
     this.#checkRules();
@@ -239,12 +241,18 @@ class Simulation {
 
   /** Times that the library looked for completions since the driver's last turn. */
   #looks = 0;
+  #turns = 0;
   #idleTurns = 0;
   #submissions = 0;
 
+  #countTurn(): void {
+    this.#looks = 0;
+    if (++this.#turns > turnsMax) throw new Error(`it never ends, and ${this.#running.size} calls wait`);
+  }
+
   /** One step of the disk. Did anything happen since the last? Operations that take no time come and go within a turn. */
   async #step(): Promise<boolean> {
-    this.#looks = 0;
+    this.#countTurn();
     const completions = await this.#engine.step();
     if (completions === 0) await turn();
     const { reads, writes, syncs, truncates, allocates, discards, evicts } = this.#disk.counts;
@@ -945,6 +953,7 @@ class Simulation {
         const times = this.#random.between(0, 3);
         for (let i = 0; i < times; i++) {
           if (window.valid) this.#storeInto(window);
+          if (window.valid && window.refs > 0 && this.#random.chance(0.3)) await this.#storeAndMarkLater(window);
           if (this.#random.chance(0.7)) await turn();
         }
         if (this.#random.chance(0.5) && window.length > 0)
@@ -974,6 +983,35 @@ class Simulation {
     this.#random.fill(part);
     window.markDirty(from, to);
     this.#history.end(this.#history.accept({ kind: 'write', from: at, bytes: part.slice() }));
+  }
+
+  /** Has a flush wait, stores again over what it found, and marks that only some turns later: no flush that was called before may write it. */
+  async #storeAndMarkLater(window: Window): Promise<void> {
+    const { sectorSize } = this.#configuration;
+    const { offset, length } = window;
+    const from = Math.ceil(offset / sectorSize) * sectorSize;
+    const to = Math.floor((offset + length) / sectorSize) * sectorSize;
+    const at = from + this.#random.below((to - from) / sectorSize) * sectorSize;
+    const end = at + sectorSize;
+    if (this.#closing !== undefined || from >= to || this.#history.isUnsettled(at, end)) return;
+    const part = window.bytes.subarray(at - offset, end - offset);
+    this.#note(`store into ${at}+${sectorSize}, flush, store again`);
+    this.#random.fill(part);
+    window.markDirty(at - offset, end - offset);
+    this.#history.end(this.#history.accept({ kind: 'write', from: at, bytes: part.slice() }));
+    this.#flush();
+    this.#random.fill(part);
+    const accepted = this.#history.accept({ kind: 'write', from: at, bytes: part.slice() }, true);
+    const turns = this.#random.between(1, 12);
+    window.retain();
+    for (let i = 0; i < turns; i++) await turn();
+    if (window.valid) {
+      window.markDirty(at - offset, end - offset);
+      this.#history.mark(accepted);
+    } else {
+      this.#history.fail(accepted);
+    }
+    window.release();
   }
 
   #newSize(): number {
@@ -1027,7 +1065,7 @@ class Simulation {
 
   #flush(): void {
     if (this.#closing !== undefined) return;
-    const observation = this.#history.observe(0, this.#history.capacity);
+    const observation = this.#history.observe(0, this.#history.capacity, true);
     this.#watch(
       'flush',
       undefined,
@@ -1042,7 +1080,7 @@ class Simulation {
 
   #flushSync(): void {
     if (this.#closing !== undefined) return;
-    const observation = this.#history.observe(0, this.#history.capacity);
+    const observation = this.#history.observe(0, this.#history.capacity, true);
     this.#watch(
       'flushSync',
       undefined,
@@ -1118,7 +1156,7 @@ class Simulation {
     }
     if (this.#configuration.access === 'read-write' && !this.#unplugged) {
       for (let tries = 0; ; tries++) {
-        const observation = this.#history.observe(0, this.#history.capacity);
+        const observation = this.#history.observe(0, this.#history.capacity, true);
         try {
           await this.#drive(this.#file.flush(), 'the last flush');
         } catch (error) {

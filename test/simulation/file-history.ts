@@ -31,12 +31,14 @@ export interface Accepted {
   readonly from: number;
   to: number;
   state: 'pending' | 'ended' | 'failed';
+  /** Stored into a window and not marked: readers see it, no flush has to take it, and none that was called before may. */
+  unmarked: boolean;
 }
 
 /** Compared at once where they are equal. */
 const PAGE_BYTES = 4096;
 
-type News = 'accepted' | 'failed' | 'withdrawn';
+type News = 'accepted' | 'marked' | 'failed' | 'withdrawn';
 
 class FileState {
   readonly bytes: Uint8Array;
@@ -124,11 +126,11 @@ export class FileHistory {
   }
 
   /** The library took the change: whoever asks from now on must see it. */
-  accept(change: Change): Accepted {
+  accept(change: Change, unmarked = false): Accepted {
     const from = change.kind === 'truncate' ? change.size : change.from;
     // What lies behind the end does not exist before and is zeros after: a truncation changes everything from its size on.
     const to = change.kind === 'truncate' ? this.capacity : Math.min(this.capacity, endOf(change));
-    const accepted: Accepted = { change, acceptedAt: ++this.clock, endedAt: Infinity, from, to, state: 'pending' };
+    const accepted: Accepted = { change, acceptedAt: ++this.clock, endedAt: Infinity, from, to, state: 'pending', unmarked };
     this.#pending.push(accepted);
     this.#now.apply(accepted);
     for (const observation of this.#observations) observation.changed(accepted, 'accepted', this.#now);
@@ -140,6 +142,13 @@ export class FileHistory {
     accepted.state = 'ended';
     accepted.endedAt = ++this.clock;
     this.#fold();
+  }
+
+  /** What was only stored is marked now: from here on it is a change like any other, and it ended. */
+  mark(accepted: Accepted): void {
+    accepted.unmarked = false;
+    for (const observation of this.#observations) observation.changed(accepted, 'marked', this.#now);
+    this.end(accepted);
   }
 
   /** It failed: perhaps it happened in part. */
@@ -177,9 +186,10 @@ export class FileHistory {
     return true;
   }
 
-  /** Looks at [from, from+length) from now until it is frozen. */
-  observe(from: number, length: number): Observation {
-    const observation = new Observation(from, length, this.#now, this.#observations, () => this.clock);
+  /** Looks at [from, from+length) from now until it is frozen; `durable`: at what a flush makes of it. */
+  observe(from: number, length: number, durable = false): Observation {
+    const observation = new Observation(from, length, this.#now, this.#observations, () => this.clock, durable);
+    if (durable) for (const accepted of this.#pending) if (accepted.unmarked) observation.changed(accepted, 'failed', this.#now);
     this.#observations.add(observation);
     return observation;
   }
@@ -215,6 +225,7 @@ export class Observation {
   #least: number;
   #most: number;
   readonly #clock: () => number;
+  readonly #durable: boolean;
   readonly #openedAt: number;
   #frozenAt = Infinity;
 
@@ -224,8 +235,10 @@ export class Observation {
     now: { bytes: Uint8Array; unknown: Uint8Array; least: number; most: number },
     open: Set<Observation>,
     clock: () => number,
+    durable: boolean,
   ) {
     this.#clock = clock;
+    this.#durable = durable;
     this.#openedAt = clock();
     this.from = from;
     this.length = length;
@@ -253,7 +266,9 @@ export class Observation {
   }
 
   changed(accepted: Accepted, news: News, now: { bytes: Uint8Array; unknown: Uint8Array; least: number; most: number }): void {
-    if (this.#frozenAt !== Infinity && news === 'accepted') return;
+    if (this.#frozenAt !== Infinity && (news === 'accepted' || news === 'marked')) return;
+    if (this.#durable && accepted.unmarked && news === 'accepted') return;
+    if (!this.#durable && news === 'marked') return;
     this.#least = Math.min(this.#least, now.least);
     this.#most = Math.max(this.#most, now.most);
     const from = Math.max(accepted.from, this.from);
