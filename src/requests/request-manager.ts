@@ -313,6 +313,8 @@ export class RequestManager implements CompletionConsumer {
 
   /** For blocking calls: moves everything one step, waiting for the device if nothing else is to do. No callback of anybody runs. */
   progress(): void {
+    // What it leaves to be sent or handed over, a turn does once the thread is free.
+    this.schedule();
     // Who has frames may give them back once JavaScript runs again: nobody is refused for want of memory, unless it is that or waiting for ever.
     this.#patient = true;
     this.#pump();
@@ -717,8 +719,8 @@ export class RequestManager implements CompletionConsumer {
       this.#finish(operation, 0);
       return;
     }
-    // Nothing moved, and it is not the end of the file: the device has an answer that we cannot use.
-    if (!this.#again(operation)) this.#fail(operation, EIO);
+    // Nothing moved, and it is not the end of the file: the device has an answer that we cannot use. Smaller pieces would get the same one, and there may be thousands.
+    if (!this.#again(operation)) this.#finish(operation, EIO);
   }
 
   #again(operation: number): boolean {

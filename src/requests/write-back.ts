@@ -129,18 +129,21 @@ export class WriteBack {
 
   /**
    * Writes everything that is dirty now; `done` when the last write ended, whether well or not. With a run under way it only waits for that one.
-   * `keep`: frames stay in memory until `synced`. `copies`: what is written of a block instead of what its frame holds by now.
+   * `keep`: frames stay in memory until `synced`. `copies`: what is written of a block instead of what its frame holds by now, once.
+   * False if there was nothing that could be written: what changed since a copy was made waits for the flush of that copy.
    */
-  run(keep: boolean, copies: BlockCopies | undefined, done: () => void): void {
+  run(keep: boolean, copies: BlockCopies | undefined, done: () => void): boolean {
     this.#done.push(done);
-    if (this.#running) return;
+    if (this.#running) return true;
     this.#running = true;
     this.#failedRun = false;
     this.#outstanding = 1;
     const blocks: number[] = [];
     for (const block of this.#dirty.keys()) blocks.push(block);
     for (let i = 0; i < blocks.length; ) i += this.#send(blocks, i, keep, copies);
+    const wrote = this.#outstanding > 1;
     this.#release();
+    return wrote;
   }
 
   /** The range was punched or cut off; the next sync makes that durable. */
@@ -212,6 +215,7 @@ export class WriteBack {
       // What was marked after the copy was made stays dirty; what became clean since then was written as it was, or is gone.
       const sent = copy.mask & mask;
       if (sent === 0) return 1;
+      copy.mask &= ~sent;
       this.#outstanding++;
       // Clean before it is busy: the pin keeps the frame until its write is on its way.
       frames.pinFrame(frame);

@@ -82,8 +82,7 @@ export class DirectWrites {
   pressure(): boolean {
     if (this.#back.running || this.#alone) return true;
     if (!this.#back.hopeful) return false;
-    this.#back.run(false, this.#waitingCopies, () => this.#manager.schedule());
-    return true;
+    return this.#back.run(false, this.#waitingCopies, () => this.#manager.schedule());
   }
 
   acknowledge(): Loss[] {
@@ -153,12 +152,15 @@ export class DirectWrites {
     let finish: ((error?: Error) => void) | undefined;
     let waitingFor: Caller | undefined;
     let taken = 0;
+    let relieved = false;
     const step = (): void => {
       if (taken === length) {
         finish?.();
         return;
       }
-      if (this.#frames.dirtyCount >= this.#dirtyMax && this.#back.hopeful) {
+      if (!relieved && this.#frames.dirtyCount >= this.#dirtyMax && this.#back.hopeful) {
+        // Once for each piece: there may be nothing that can be written now.
+        relieved = true;
         this.#back.run(false, this.#waitingCopies, step);
         return;
       }
@@ -185,6 +187,7 @@ export class DirectWrites {
           this.#apply(piece, at);
           for (let i = 0; i < count; i++) this.#frames.unpin(block + i);
           taken += piece.length;
+          relieved = false;
           step();
         },
       };
@@ -418,18 +421,19 @@ export class DirectWrites {
       from: offset,
       to: end,
       sizeAfter: (size) => Math.max(size, end),
-      start: (done) => {
-        this.#unsynced = true;
-        control(this.#manager, { opcode: OP_ALLOCATE, position: offset, length }, (result) => {
-          if (result < 0) {
-            done(systemError(result, 'fallocate', { path: ground.path, offset, length }));
-            return;
-          }
-          if (end > ground.committed) ground.committed = end;
-          if (end > ground.logical) ground.logical = end;
-          done();
-        });
-      },
+      start: (finished) =>
+        this.#beginAlone(finished, (done) => {
+          this.#unsynced = true;
+          control(this.#manager, { opcode: OP_ALLOCATE, position: offset, length }, (result) => {
+            if (result < 0) {
+              done(systemError(result, 'fallocate', { path: ground.path, offset, length }));
+              return;
+            }
+            if (end > ground.committed) ground.committed = end;
+            if (end > ground.logical) ground.logical = end;
+            done();
+          });
+        }),
       settle,
     };
   }

@@ -114,7 +114,12 @@ class Simulation {
   #unplugged = false;
   #closing: Promise<void> | undefined;
   #flushFailed = false;
-  #iterators = 0;
+  /** Bytes at the end were given up: until a flush succeeds the device may have fewer, and the file may find that out at any time. */
+  #endLost = false;
+  #endWasLost = false;
+  /** Something was cut off or punched: that is not tried again. */
+  #removed = false;
+  #several = 0;
   #number = 0;
 
   constructor(seed: number, log: boolean) {
@@ -140,7 +145,7 @@ class Simulation {
     });
     const content = this.#random.fill(new Uint8Array(size));
     if (size > 0) this.#disk.write(0, content);
-    this.#history = new FileHistory(configuration.sizeMax, content);
+    this.#history = new FileHistory(configuration.sizeMax, content, sectorSize);
     this.#engine = this.#disk.engine({ depth: configuration.queueDepth, drive: 'manual' });
     const collect = this.#engine.collect.bind(this.#engine);
     this.#engine.collect = (): void => {
@@ -450,12 +455,13 @@ class Simulation {
     return badSectors > 0 || ['readError', 'writeError', 'tornWrite', 'syncError'].some((kind) => (faults[kind as keyof typeof faults] ?? 0) > 0);
   }
 
-  /** Nothing that is known stands in the way of so many blocks. */
+  /** Even with everything that anybody may have in hand, so many blocks fit: to be refused for want of room is wrong. */
   #hasRoomFor(blocks: number): boolean {
-    // During a blocking call nobody can give back what was handed over just before it.
-    if (this.#configuration.blocking || this.#iterators > 0 || this.#mayFail() || this.#unplugged || this.#closing !== undefined) return false;
+    const { blocking, frames, callers, requestMax } = this.#configuration;
+    // During a blocking call nobody can give back what was handed over just before it; batches and iterators have several windows each.
+    if (blocking || this.#several > 0 || this.#mayFail() || this.#unplugged || this.#closing !== undefined) return false;
     const held = this.#held.reduce((sum, each) => sum + each.blocks, 0) + this.#inHand;
-    return held + Math.min(blocks, this.#configuration.frames >>> 2) <= this.#configuration.frames >>> 1;
+    return held + blocks + (callers - 1) * (requestMax / BLOCK_BYTES + 1) <= frames;
   }
 
   /** Blocks of windows that a callback or a continuation is looking at. */
@@ -601,6 +607,8 @@ class Simulation {
   #mayBeInvalid(window: Window, asked: number): boolean {
     if (this.#closing !== undefined) return true;
     const end = window.offset + window.length;
+    // What was given up at the end of a file may turn out not to be there.
+    if (this.#endWasLost && end > this.#history.leastSize) return true;
     return this.#truncations.some(({ change, endedAt }) => (change as { size: number }).size < end && endedAt > asked);
   }
 
@@ -665,6 +673,7 @@ class Simulation {
     let refused = 0;
     let batch: Batch<Asked>;
     let calls = 0;
+    this.#several++;
     const get = (): void => {
       const { offset, length } = this.#range();
       const item: Asked = {
@@ -747,9 +756,11 @@ class Simulation {
           `a batch of ${asked.length} (${refused} refused) counted ${immediate}, ${delayed}, ${failed}`,
         );
         for (const { calls: each } of asked) assert.strictEqual(each, 1);
+        this.#several--;
         await Promise.all(checks);
       },
       (error) => {
+        this.#several--;
         for (const { observation } of asked) observation.close();
         if (error instanceof Thrown && threw) return;
         if (withErrors && error.name !== 'AbortError')
@@ -766,7 +777,7 @@ class Simulation {
     const step = random.chance(0.5) ? BLOCK_BYTES : random.between(1000, Math.max(1000, this.#configuration.requestMax));
     const end = random.chance(0.5) ? undefined : start + random.below(6 * step);
     const stopAfter = random.between(0, 12);
-    this.#iterators++;
+    this.#several++;
     const checks: Promise<void>[] = [];
     this.#watch(
       `windows ${start} to ${end} by ${step}`,
@@ -798,11 +809,11 @@ class Simulation {
         await Promise.all(checks);
       },
       () => {
-        this.#iterators--;
+        this.#several--;
       },
       (error) => {
         this.#expectError(error, { signal, blocks: this.#configuration.frames });
-        this.#iterators--;
+        this.#several--;
       },
     );
   }
@@ -857,6 +868,7 @@ class Simulation {
   #change(change: Change): Ending {
     const accepted = this.#history.accept(change);
     if (change.kind === 'truncate') this.#truncations.push(accepted);
+    if (change.kind === 'truncate' || change.kind === 'zero' || change.kind === 'forget') this.#removed = true;
     return {
       done: () => {
         this.#history.end(accepted);
@@ -871,7 +883,7 @@ class Simulation {
   }
 
   #confirmSize(): void {
-    if (!this.#history.settled || this.#history.leastSize === this.#history.size) return;
+    if (!this.#history.settled || this.#history.leastSize === this.#history.size || this.#endLost || this.#unplugged) return;
     // With everything ended, the file knows.
     if (!this.#history.confirmSize(this.#file.size))
       throw new Error(`size is ${this.#file.size}, and must be ${this.#history.leastSize} to ${this.#history.size}`);
@@ -949,16 +961,18 @@ class Simulation {
           return;
         }
         if (window.areas.length !== 1) throw new Error('a writable window has more than one area');
+        const blocks = blocksOver(offset, window.length);
+        this.#inHand += blocks;
         await this.#expectSeenNow(observation, window);
         const times = this.#random.between(0, 3);
         for (let i = 0; i < times; i++) {
           if (window.valid) this.#storeInto(window);
-          if (window.valid && window.refs > 0 && this.#random.chance(0.3)) await this.#storeAndMarkLater(window);
+          if (window.valid && window.refs > 0 && this.#random.chance(0.4)) await this.#storeAndMarkLater(window);
           if (this.#random.chance(0.7)) await turn();
         }
-        if (this.#random.chance(0.5) && window.length > 0)
-          this.#held.push({ window, asked, had: this.#history.clock, blocks: blocksOver(offset, window.length) });
+        if (this.#random.chance(0.5) && window.length > 0) this.#held.push({ window, asked, had: this.#history.clock, blocks });
         else window.release();
+        this.#inHand -= blocks;
       },
       (error) => {
         observation.close();
@@ -983,6 +997,19 @@ class Simulation {
     this.#random.fill(part);
     window.markDirty(from, to);
     this.#history.end(this.#history.accept({ kind: 'write', from: at, bytes: part.slice() }));
+  }
+
+  /** A flush that fails for what happened before it has tried everything again: on a disk that is well by now, all that stayed in memory is durable. */
+  async #expectRetried(failure: Error): Promise<void> {
+    if (this.#file.stats.evictions > 0 || this.#removed) return;
+    const observation = this.#history.observe(0, this.#history.capacity, true);
+    await this.#drive(this.#file.flush(), 'a flush tried again').then(
+      () => {
+        throw new Error(`a flush succeeded although nobody acknowledged: ${failure.message}`);
+      },
+      (error) => this.#expectFlushError(error),
+    );
+    await this.#expectDurable(observation);
   }
 
   /** Has a flush wait, stores again over what it found, and marks that only some turns later: no flush that was called before may write it. */
@@ -1096,6 +1123,8 @@ class Simulation {
   /** All that was accepted before the flush would survive the loss of power. */
   async #expectDurable(observation: Observation): Promise<void> {
     const durable = this.#disk.snapshot('durable');
+    this.#endLost = false;
+    this.#confirmSize();
     observation.freeze();
     await turn();
     observation.close();
@@ -1120,9 +1149,14 @@ class Simulation {
     if (this.#closing !== undefined) return;
     this.#note('acknowledgeLoss');
     this.#flushFailed = false;
+    const device = this.#configuration.kind === 'block-device';
     for (const { offset, length } of this.#file.acknowledgeLoss()) {
       const to = Math.min(this.#history.capacity, offset + length);
-      if (to > offset) this.#history.end(this.#history.accept({ kind: 'forget', from: offset, length: to - offset }));
+      if (!device && to >= this.#history.leastSize) {
+        this.#endLost = true;
+        this.#endWasLost = true;
+      }
+      if (to > offset) this.#history.end(this.#history.accept({ kind: device ? 'forget' : 'lose', from: offset, length: to - offset }));
     }
   }
 
@@ -1163,6 +1197,7 @@ class Simulation {
           observation.close();
           if (tries === 3) throw error;
           this.#expectFlushError(error as Error);
+          if (tries === 0) await this.#expectRetried(error as Error);
           this.#acknowledge();
           continue;
         }

@@ -18,8 +18,10 @@ export type Change =
   | { kind: 'truncate'; size: number }
   | { kind: 'allocate'; from: number; length: number }
   | { kind: 'zero'; from: number; length: number }
-  /** Nobody can say what the range holds: discarded on a device, or given up after a failed flush. */
-  | { kind: 'forget'; from: number; length: number };
+  /** Nobody can say what the range holds: discarded on a device. */
+  | { kind: 'forget'; from: number; length: number }
+  /** Given up after a failed flush: as `forget`, and where the file ended in it, it may end before it. */
+  | { kind: 'lose'; from: number; length: number };
 
 /** A change that was accepted. */
 export interface Accepted {
@@ -33,6 +35,8 @@ export interface Accepted {
   state: 'pending' | 'ended' | 'failed';
   /** Stored into a window and not marked: readers see it, no flush has to take it, and none that was called before may. */
   unmarked: boolean;
+  /** Something else was written into its sectors: a flush of that takes it along. */
+  escaped: boolean;
 }
 
 /** Compared at once where they are equal. */
@@ -63,7 +67,7 @@ class FileState {
     if (state === 'failed') {
       this.unknown.fill(1, from, to);
       if (change.kind === 'truncate') this.least = Math.min(this.least, change.size);
-      if (change.kind !== 'zero' && change.kind !== 'forget') this.most = Math.max(this.most, endOf(change));
+      if (change.kind === 'write' || change.kind === 'allocate' || change.kind === 'truncate') this.most = Math.max(this.most, endOf(change));
       return;
     }
     switch (change.kind) {
@@ -85,6 +89,10 @@ class FileState {
         this.bytes.fill(0, from, to);
         this.unknown.fill(0, from, to);
         break;
+      case 'lose':
+        this.unknown.fill(1, from, to);
+        if (from + change.length >= this.least) this.least = Math.min(this.least, from);
+        break;
       case 'forget':
         this.unknown.fill(1, from, to);
     }
@@ -99,6 +107,7 @@ class FileState {
 /** The file as it must be, of known content up to `capacity` bytes. */
 export class FileHistory {
   readonly capacity: number;
+  readonly #unit: number;
   readonly #base: FileState;
   readonly #now: FileState;
   #pending: Accepted[] = [];
@@ -106,8 +115,10 @@ export class FileHistory {
   /** Counts acceptances and ends: which of two came first. */
   clock = 0;
 
-  constructor(capacity: number, content: Uint8Array) {
+  /** `unit`: bytes that go to the device together. */
+  constructor(capacity: number, content: Uint8Array, unit: number) {
     this.capacity = capacity;
+    this.#unit = unit;
     this.#base = new FileState(capacity);
     this.#base.bytes.set(content);
     this.#base.least = content.length;
@@ -130,7 +141,8 @@ export class FileHistory {
     const from = change.kind === 'truncate' ? change.size : change.from;
     // What lies behind the end does not exist before and is zeros after: a truncation changes everything from its size on.
     const to = change.kind === 'truncate' ? this.capacity : Math.min(this.capacity, endOf(change));
-    const accepted: Accepted = { change, acceptedAt: ++this.clock, endedAt: Infinity, from, to, state: 'pending', unmarked };
+    const accepted: Accepted = { change, acceptedAt: ++this.clock, endedAt: Infinity, from, to, state: 'pending', unmarked, escaped: false };
+    for (const earlier of this.#pending) if (earlier.unmarked && !earlier.escaped && this.#sharesSectors(earlier, accepted)) this.#escape(earlier);
     this.#pending.push(accepted);
     this.#now.apply(accepted);
     for (const observation of this.#observations) observation.changed(accepted, 'accepted', this.#now);
@@ -149,6 +161,17 @@ export class FileHistory {
     accepted.unmarked = false;
     for (const observation of this.#observations) observation.changed(accepted, 'marked', this.#now);
     this.end(accepted);
+  }
+
+  #sharesSectors(left: Accepted, right: Accepted): boolean {
+    const unit = this.#unit;
+    const down = (at: number): number => at - (at % unit);
+    return down(left.from) < right.to && down(right.from) < left.to;
+  }
+
+  #escape(accepted: Accepted): void {
+    accepted.escaped = true;
+    for (const observation of this.#observations) observation.changed(accepted, 'marked', this.#now);
   }
 
   /** It failed: perhaps it happened in part. */
@@ -188,8 +211,11 @@ export class FileHistory {
 
   /** Looks at [from, from+length) from now until it is frozen; `durable`: at what a flush makes of it. */
   observe(from: number, length: number, durable = false): Observation {
+    const unmarked = durable ? this.#pending.filter((accepted) => accepted.unmarked) : [];
+    // This flush may take it along, and be over before those that were called earlier are looked at.
+    for (const accepted of unmarked) this.#escape(accepted);
     const observation = new Observation(from, length, this.#now, this.#observations, () => this.clock, durable);
-    if (durable) for (const accepted of this.#pending) if (accepted.unmarked) observation.changed(accepted, 'failed', this.#now);
+    for (const accepted of unmarked) observation.changed(accepted, 'failed', this.#now);
     this.#observations.add(observation);
     return observation;
   }
@@ -267,7 +293,7 @@ export class Observation {
 
   changed(accepted: Accepted, news: News, now: { bytes: Uint8Array; unknown: Uint8Array; least: number; most: number }): void {
     if (this.#frozenAt !== Infinity && (news === 'accepted' || news === 'marked')) return;
-    if (this.#durable && accepted.unmarked && news === 'accepted') return;
+    if (this.#durable && accepted.unmarked && !accepted.escaped && news === 'accepted') return;
     if (!this.#durable && news === 'marked') return;
     this.#least = Math.min(this.#least, now.least);
     this.#most = Math.max(this.#most, now.most);
