@@ -143,6 +143,10 @@ struct Call {
     void* hold = nullptr;
     if (napi_unwrap(env, self, &hold) != napi_ok) return false;
     segment = static_cast<SegmentHold*>(hold)->get();
+    return ReadRange(env);
+  }
+
+  bool ReadRange(napi_env env) {
     int64_t begin = -1;
     int64_t count = -1;
     napi_get_value_int64(env, argv[0], &begin);
@@ -156,9 +160,14 @@ struct Call {
   }
 };
 
+// A function of its own segment, which is its data: unwrapping the object costs as much again as the rest of the call, and this is asked before every window.
 napi_value SegmentScan(napi_env env, napi_callback_info info) {
   Call call;
-  if (!call.Read(env, info)) return Number(env, -EINVAL - 1);
+  void* data = nullptr;
+  size_t argc = 3;
+  napi_get_cb_info(env, info, &argc, call.argv, nullptr, &data);
+  call.segment = static_cast<SegmentHold*>(data)->get();
+  if (!call.ReadRange(env)) return Number(env, -EINVAL - 1);
   if (!call.segment->open) return Number(env, -EBADF - 1);
   return Number(env, FirstMissing(call.start, call.length, !call.segment->shared));
 }
@@ -251,7 +260,15 @@ napi_value MapSegment(napi_env env, napi_callback_info info) {
   napi_get_reference_value(env, static_cast<napi_ref>(data), &constructor);
   if (napi_new_instance(env, constructor, 0, nullptr, &object) != napi_ok) return nullptr;
   napi_wrap(env, object, new SegmentHold(segment), [](napi_env, void* hold, void*) { delete static_cast<SegmentHold*>(hold); }, nullptr, nullptr);
+  napi_value scan = nullptr;
+  SegmentHold* const scans_hold = new SegmentHold(segment);
+  if (napi_create_function(env, "scan", NAPI_AUTO_LENGTH, SegmentScan, scans_hold, &scan) != napi_ok) {
+    delete scans_hold;
+    return nullptr;
+  }
+  napi_add_finalizer(env, scan, scans_hold, [](napi_env, void* hold, void*) { delete static_cast<SegmentHold*>(hold); }, nullptr, nullptr);
   const napi_property_descriptor properties[] = {
+      {"scan", nullptr, nullptr, nullptr, nullptr, scan, napi_enumerable, nullptr},
       {"buffer", nullptr, nullptr, nullptr, nullptr, buffer, napi_enumerable, nullptr},
       {"firstCell", nullptr, nullptr, nullptr, nullptr, Number(env, first), napi_enumerable, nullptr},
       {"cells", nullptr, nullptr, nullptr, nullptr, Number(env, static_cast<int64_t>(cells)), napi_enumerable, nullptr},
@@ -269,7 +286,6 @@ const Arena& TheArena() {
 
 void InitMapping(Napi::Env env, Napi::Object exports) {
   const napi_property_descriptor methods[] = {
-      {"scan", nullptr, SegmentScan, nullptr, nullptr, nullptr, napi_default_method, nullptr},
       {"mincore", nullptr, SegmentMincore, nullptr, nullptr, nullptr, napi_default_method, nullptr},
       {"repoint", nullptr, SegmentRepoint, nullptr, nullptr, nullptr, napi_default_method, nullptr},
       {"restore", nullptr, SegmentRestore, nullptr, nullptr, nullptr, napi_default_method, nullptr},
