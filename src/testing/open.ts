@@ -84,7 +84,7 @@ const names = ['access', 'cacheSize', 'queueDepth', 'coalesce', 'readAhead', 'sl
  *   await log.write(record, record.length); // never flushed
  *
  *   disk.powerCut(); // each unsynced sector survives or not, by seed
- *   await log.close().catch(() => {}); // the file of before the power cut is dead
+ *   await log.close().catch((error) => console.log(`gone with the power: ${error.message}`)); // that file is dead
  *
  *   const reopened = openSimulated(disk);
  *   const found = new Uint8Array(record.length);
