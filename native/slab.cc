@@ -38,6 +38,12 @@ struct SlabHold {
 
 using Hold = std::shared_ptr<SlabHold>;
 
+void PutZeroPages(SlabMemory& memory) {
+  const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
+  mmap(memory.shared, memory.bytes, PROT_READ | PROT_WRITE, flags, -1, 0);
+  mmap(memory.priv, memory.bytes, PROT_READ | PROT_WRITE, flags, -1, 0);
+}
+
 int MakeMemfd() {
   const unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
   int fd = memfd_create("sectorwise-slab", flags | kNoExecSeal);
@@ -104,6 +110,15 @@ napi_value SlabRepair(napi_env env, napi_callback_info info) {
   return Number(env, DropScribbled(slab->memory->priv + offset, static_cast<size_t>(length)));
 }
 
+// Views read zeros from here on. The memfd stays, for DMA into registered buffers that is still under way: the kernel holds its pages, not these addresses.
+napi_value SlabRetire(napi_env env, napi_callback_info info) {
+  napi_value self = nullptr;
+  napi_get_cb_info(env, info, nullptr, nullptr, &self, nullptr);
+  SlabHold* const slab = Unwrap(env, self);
+  if (slab != nullptr && slab->memory != nullptr) PutZeroPages(*slab->memory);
+  return nullptr;
+}
+
 napi_value SlabClose(napi_env env, napi_callback_info info) {
   napi_value self = nullptr;
   napi_get_cb_info(env, info, nullptr, nullptr, &self, nullptr);
@@ -165,12 +180,8 @@ napi_value CreateSlab(napi_env env, napi_callback_info info) {
 }  // namespace
 
 SlabMemory::~SlabMemory() {
-  const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
-  if (shared != nullptr) {
-    // Views may be left: they keep their addresses and read zeros from here on. The pages themselves are free once nothing maps them.
-    mmap(shared, bytes, PROT_READ | PROT_WRITE, flags, -1, 0);
-    mmap(priv, bytes, PROT_READ | PROT_WRITE, flags, -1, 0);
-  }
+  // Views may be left: they keep their addresses and read zeros from here on. The pages themselves are free once nothing maps them.
+  if (shared != nullptr) PutZeroPages(*this);
   if (fd >= 0) close(fd);
 }
 
@@ -185,6 +196,7 @@ std::shared_ptr<SlabMemory> SlabMemoryOf(Napi::Value object) {
 void InitSlab(Napi::Env env, Napi::Object exports) {
   const napi_property_descriptor methods[] = {
       {"repair", nullptr, SlabRepair, nullptr, nullptr, nullptr, napi_default_method, nullptr},
+      {"retire", nullptr, SlabRetire, nullptr, nullptr, nullptr, napi_default_method, nullptr},
       {"close", nullptr, SlabClose, nullptr, nullptr, nullptr, napi_default_method, nullptr},
   };
   napi_value constructor = nullptr;

@@ -6,13 +6,13 @@ import type { Slab } from './io/engine.js';
 import { Ring } from './io/ring.js';
 import { BLOCK_BYTES } from './memory/block-store.js';
 import { FrameCache } from './memory/frame-cache.js';
-import { CAUSE_TRUNCATE } from './memory/validity.js';
 import { MutationQueue } from './requests/mutation-queue.js';
 import { RequestManager, type RequestSource } from './requests/request-manager.js';
 import { DirectAccess } from './windows/direct-access.js';
 
 /** What an opened file brings, whatever its mode. */
-export interface FileBase extends Pick<FileParts, 'path' | 'writable' | 'geometry' | 'engine' | 'ground' | 'sizeNow' | 'aheadBytes' | 'extents' | 'dispose'> {
+export interface FileBase
+  extends Pick<FileParts, 'path' | 'writable' | 'geometry' | 'engine' | 'ground' | 'sizeNow' | 'watch' | 'aheadBytes' | 'extents' | 'dispose'> {
   /** The engine's index of the file. */
   file: number;
 }
@@ -45,18 +45,13 @@ export function directFile(options: DirectFileOptions): { file: OpenFile; manage
     },
     sizeNow: () => {
       const size = options.sizeNow();
-      // Somebody else made the file shorter. With changes of our own on their way its end is ours to say.
-      if (size < ground.committed && ground.logical === ground.committed && mutations.length === 0 && frames.dirtyCount === 0) {
-        const before = ground.logical;
-        ground.committed = size;
-        ground.logical = size;
-        ground.cut(size, CAUSE_TRUNCATE);
-        file?.invalidated('truncate', size, before - size);
-      }
+      file?.noticeSize(size);
       return size;
     },
     pressure: () => access?.pressure() ?? false,
     cacheFull: (caller) => (access as DirectAccess).cacheFull(caller),
+    suspect: (result, settled) => file?.suspect(result, settled) ?? false,
+    look: () => file?.look(),
   };
   const manager = new RequestManager(new Ring(engine), frames, source, options.file, {
     slots: options.slots,

@@ -14,6 +14,8 @@ import { abortError, outOfRange, SectorwiseError, systemError } from './errors.j
 import type { Extent } from './geometry/extents.js';
 import type { Geometry } from './geometry/geometry.js';
 import type { Engine, EngineName, Feature } from './io/engine.js';
+import { BLOCK_BYTES, SECTOR_BYTES } from './memory/block-store.js';
+import { CAUSE_NONE, CAUSE_SHUTDOWN, CAUSE_TRUNCATE, causeError } from './memory/validity.js';
 import {
   type Caching,
   checkBytes,
@@ -29,9 +31,11 @@ import {
 import type { Mutation, MutationQueue } from './requests/mutation-queue.js';
 import type { RequestManager } from './requests/request-manager.js';
 import type { Loss } from './requests/write-back.js';
+import type { GroundListener, GroundWatch } from './unplug/ground-watch.js';
 import { onAbort } from './windows/abort-listeners.js';
 import type { Access, StoreMutation } from './windows/access.js';
 import { type Batch, FileBatch } from './windows/batch.js';
+import { flushFailed } from './windows/flush-failed.js';
 import type { Ground } from './windows/ground.js';
 import { ReadJob } from './windows/read-job.js';
 import type { FileWindow, Window } from './windows/window.js';
@@ -54,7 +58,7 @@ export interface Residency {
 
 /** Why windows are gone, and which. Bytes of the file. */
 export interface InvalidateReason {
-  /** The device is gone; the file was made shorter; its file system was shut down; the file was closed. Only 'truncate' and 'close' happen in this release. */
+  /** The device is gone; the file was made shorter; its file system was shut down; the file was closed. */
   cause: 'unplug' | 'truncate' | 'shutdown' | 'close';
   /** First byte of the range that is gone. */
   offset: number;
@@ -249,6 +253,8 @@ export interface FileParts {
   capacity: number;
   /** The size as the file system or device says now. */
   sizeNow(): number;
+  /** Starts watching the ground of the file. */
+  watch(listener: GroundListener): GroundWatch;
   extents(offset: number, length: number): Promise<Extent[]>;
   /** Gives descriptor, lock and words back. */
   dispose(): void;
@@ -277,6 +283,11 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
   #flushing: FlushState | undefined;
   /** Counts what a flush would have to include. */
   #sequence = 0;
+  readonly #watch: GroundWatch;
+  /** Why all of it is gone, once `lose` has seen to it. */
+  #lost = CAUSE_NONE;
+  /** A mutation is to look at the end of the file that somebody else moved. */
+  #shrinking = false;
 
   constructor(parts: FileParts) {
     super();
@@ -288,6 +299,13 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
     this.#ground = parts.ground;
     this.#manager = parts.manager;
     this.#mutations = parts.mutations;
+    this.#watch = parts.watch({
+      lost: (cause) => this.lose(cause),
+      sizeChanged: () => {
+        if (!this.#isGone()) this.noticeSize(parts.sizeNow());
+      },
+      faulted: () => {},
+    });
   }
 
   get size(): number {
@@ -321,7 +339,7 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
   // Windows
 
   tryWindow(offset: number, length: number, options?: Omit<WindowOptions, 'signal'>): Window | undefined {
-    if (this.#closing !== undefined) this.#throwClosed();
+    this.#checkOpen();
     const at = typeof offset === 'number' && Number.isSafeInteger(offset) && offset >= 0 ? offset : checkBytes('offset', offset);
     const asked = typeof length === 'number' && Number.isSafeInteger(length) && length >= 0 ? length : checkBytes('length', length);
     checkWindowLength(asked);
@@ -642,7 +660,8 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
   }
 
   acknowledgeLoss(): Array<{ offset: number; length: number; error: Error }> {
-    this.#checkOpen();
+    // Also of a file that is lost: these ranges are what is left to know of it.
+    if (this.#closing !== undefined) throw this.#closedError();
     return this.#access.acknowledge().map((loss: Loss) => ({ ...loss }));
   }
 
@@ -757,15 +776,18 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
     this.#closing = Promise.resolve();
     try {
       this.#awaitMutations();
-      if (this.#parts.writable && this.#access.unflushed) this.#mutateSync((settle) => this.#access.flush(settle));
+      if (this.#parts.writable && this.#access.unflushed && !this.#isLost()) this.#mutateSync((settle) => this.#access.flush(settle));
     } catch (error) {
       problem = error as Error;
-      this.#closing = Promise.reject(error);
-      this.#closing.catch(() => undefined);
     }
     this.#refuseLine();
     while (!this.#manager.idle) this.#manager.progress();
+    if (this.#isLost()) problem = this.#whatWasLost();
     this.#dispose();
+    if (problem !== undefined) {
+      this.#closing = Promise.reject(problem);
+      this.#closing.catch(() => undefined);
+    }
     if (problem !== undefined) throw problem;
   }
 
@@ -773,13 +795,14 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
     let problem: unknown;
     try {
       // A change that is still in the queue has not marked anything yet.
-      if (this.#parts.writable && (this.#mutations.length > 0 || this.#access.unflushed)) await this.#flush();
+      if (this.#parts.writable && (this.#mutations.length > 0 || this.#access.unflushed) && !this.#isLost()) await this.#flush();
     } catch (error) {
       problem = error;
     }
     await new Promise<void>((resolve) => this.#mutations.whenEmpty(resolve));
     this.#refuseLine();
     await new Promise<void>((resolve) => this.#manager.whenIdle(resolve));
+    if (this.#isLost()) problem = this.#whatWasLost();
     this.#dispose();
     if (problem !== undefined) throw problem;
   }
@@ -792,11 +815,101 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
     if (this.#disposed) return;
     this.#disposed = true;
     const live = this.#ground.live;
+    this.#watch.close();
     this.#manager.close();
     this.#parts.engine.close();
     this.#access.close();
     this.#parts.dispose();
-    if (live > 0) this.invalidated('close', 0, this.#ground.logical);
+    if (live > 0 && this.#lost === CAUSE_NONE) this.invalidated('close', 0, this.#ground.logical);
+  }
+
+  // Loss
+
+  /**
+   * All of the file is gone, for good: the one way that every such loss goes. Windows are invalid before anything else; waiters and changes fail with the typed error; zero pages come under every
+   * view; listeners are told. When the last operation has come back, ring and descriptor are given up, so that the file system can be unmounted although nobody closed the file.
+   */
+  lose(found: number): void {
+    if (this.#lost !== CAUSE_NONE || this.#disposed) return;
+    const cause = this.#ground.lose(found);
+    this.#lost = cause;
+    const { path } = this;
+    const error = causeError(cause, { path });
+    this.#access.lose(cause, error);
+    this.#mutations.fail(error);
+    this.#manager.fail(({ first, count }) => causeError(cause, { path, offset: first * BLOCK_BYTES, length: count * BLOCK_BYTES }));
+    this.invalidated(cause === CAUSE_SHUTDOWN ? 'shutdown' : 'unplug', 0, this.#ground.logical);
+    this.#manager.whenIdle(() => queueMicrotask(() => this.#dispose()));
+  }
+
+  /** An operation failed as on a lost device; as `RequestSource.suspect`. */
+  suspect(result: number, settled: () => void): boolean {
+    if (this.look()) return true;
+    return this.#watch.suspect(result, settled);
+  }
+
+  /** Sees to a loss that can be seen at once; true if there is one. */
+  look(): boolean {
+    if (this.#isLost()) return true;
+    const cause = this.#watch.check();
+    if (cause !== CAUSE_NONE) this.lose(cause);
+    return cause !== CAUSE_NONE;
+  }
+
+  /** The file system says that the file ends at `size`. If that is nearer than it was, somebody else cut it; with changes of our own on their way its end is ours to say, once they are done. */
+  noticeSize(size: number): void {
+    if (size >= this.#ground.committed || this.#shrinking || this.#isGone()) return;
+    this.#shrinking = true;
+    this.#mutations.push({
+      from: size,
+      to: Number.MAX_SAFE_INTEGER,
+      sizeAfter: (before) => before,
+      start: (done) => this.#shrink(done),
+      settle: () => {
+        this.#shrinking = false;
+      },
+    });
+  }
+
+  #shrink(done: () => void): void {
+    const ground = this.#ground;
+    const size = this.#parts.sizeNow();
+    if (size >= ground.committed || ground.logical !== ground.committed) {
+      done();
+      return;
+    }
+    let cut: boolean;
+    try {
+      cut = this.#access.shrunk(size, done);
+    } catch {
+      // Zero pages could not be mapped: the windows are invalid, and a touch is caught by the guard.
+      cut = false;
+    }
+    if (!cut) {
+      done();
+      return;
+    }
+    this.#manager.failBehind(Math.ceil(size / SECTOR_BYTES), ({ first, count }) =>
+      causeError(CAUSE_TRUNCATE, { path: this.path, offset: first * BLOCK_BYTES, length: count * BLOCK_BYTES }),
+    );
+  }
+
+  /** Lost, whether or not this thread was told yet. */
+  #isLost(): boolean {
+    if (this.#lost === CAUSE_NONE && !this.#disposed) {
+      const cause = this.#ground.gone;
+      if (cause !== CAUSE_NONE) this.lose(cause);
+    }
+    return this.#lost !== CAUSE_NONE;
+  }
+
+  #isGone(): boolean {
+    return this.#closing !== undefined || this.#isLost();
+  }
+
+  /** What `close` of a lost file rejects with, if anything was not durable. */
+  #whatWasLost(): Error | undefined {
+    return this.#access.losses.length > 0 ? flushFailed(this.path, this.#access.losses) : undefined;
   }
 
   /** Tells listeners, outside any call. Called by whoever cut the ground. */
@@ -807,10 +920,11 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
   // Checks
 
   #checkOpen(): void {
-    if (this.#closing !== undefined) this.#throwClosed();
+    if (this.#closing !== undefined || this.#ground.gone !== CAUSE_NONE) this.#refuse();
   }
 
-  #throwClosed(): never {
+  #refuse(): never {
+    if (this.#closing === undefined && this.#isLost()) throw causeError(this.#lost, { path: this.path });
     throw this.#closedError();
   }
 
@@ -866,7 +980,9 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
   }
 
   #look(): void {
+    if (this.#isGone()) return;
     const size = this.#parts.sizeNow();
+    if (size < this.#ground.committed) this.noticeSize(size);
     if (size <= this.#ground.committed) return;
     this.#ground.committed = size;
     if (size > this.#ground.logical) {

@@ -25,6 +25,7 @@ import { claimWord, freeWord, validity } from './memory/validity.js';
 import { type CheckedOptions, checkOpenOptions, checkPath, type OpenOptions } from './options.js';
 import { MutationQueue } from './requests/mutation-queue.js';
 import { RequestManager, type RequestSource } from './requests/request-manager.js';
+import { noWatch } from './unplug/ground-watch.js';
 import { Ground } from './windows/ground.js';
 import { MappedAccess } from './windows/mapped-access.js';
 
@@ -283,6 +284,7 @@ function assemble(path: string, fd: number, options: CheckedOptions, held: Relea
     file: placed(path, () => engine.addFile(fd)),
     ground: new Ground(path, facts.size, validity().words, word),
     sizeNow,
+    watch: () => noWatch,
     aheadBytes: options.readAheadMax,
     extents: (offset, length) => readExtents(fd, facts, offset, length),
     dispose: () => {
@@ -335,7 +337,13 @@ function mappedFile(base: FileBase, fd: number, facts: GeometryFacts): BlockFile
     get committedSize() {
       return ground.committed;
     },
-    sizeNow: base.sizeNow,
+    sizeNow: () => {
+      const size = base.sizeNow();
+      file?.noticeSize(size);
+      return size;
+    },
+    suspect: (result, settled) => file?.suspect(result, settled) ?? false,
+    look: () => file?.look(),
     pressure: () => false,
     cacheFull: () => access.cacheFull(),
   };

@@ -131,6 +131,11 @@ export interface Slab {
   readonly private: ArrayBuffer;
   /** Restores the pages of [offset, offset+length) of `private` that JavaScript stored into; answers with how many there were. */
   repair(offset: number, length: number): number;
+  /**
+   * Zero pages under both buffers at once, though entries may be in flight: what they still write goes to memory that nobody sees, or where the engine names addresses to the
+   * kernel anew (an operation that had not begun) to pages that `close` zeroes again. `close` follows.
+   */
+  retire(): void;
   /** Gives the memory back; only when no engine has an entry in flight on it. */
   close(): void;
 }

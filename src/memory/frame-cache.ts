@@ -363,6 +363,11 @@ export class FrameCache implements BlockStore {
     return { frames: this.frames, pinned, dirty: this.dirtyCount, busy, room: this.#room, reserved: this.#reservedFree.length };
   }
 
+  /** Older views read zeros from here on; `close` follows once nothing is in flight. */
+  retire(): void {
+    for (const slab of this.slabs) slab.retire();
+  }
+
   close(): void {
     for (const slab of this.slabs) slab.close();
   }

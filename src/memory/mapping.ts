@@ -292,12 +292,12 @@ export class FileMapping {
     }
   }
 
-  /** Views of every segment read zeros from here on, and their cells say CAUSE_CLOSE. The descriptor stays open. */
-  close(): void {
+  /** Views of every segment read zeros from here on, and their cells say `cause`. The file is not in use by this mapping any more; the descriptor stays open. */
+  close(cause = CAUSE_CLOSE): void {
     if (this.#closed) return;
     this.#closed = true;
     for (const segment of this.#all()) {
-      invalidate(segment.firstCell, segment.cells, CAUSE_CLOSE);
+      invalidate(segment.firstCell, segment.cells, cause);
       segment.native.close();
     }
     this.#segments.length = 0;

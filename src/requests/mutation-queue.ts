@@ -31,6 +31,7 @@ export class MutationQueue {
   #looping = false;
   #followers: { after: Mutation; resume: () => void }[] = [];
   #draining: (() => void)[] = [];
+  #refusal: Error | undefined;
 
   get length(): number {
     return this.#queue.length;
@@ -49,8 +50,26 @@ export class MutationQueue {
   }
 
   push(mutation: Mutation): void {
+    if (this.#refusal !== undefined) {
+      mutation.ended = true;
+      mutation.settle(this.#refusal);
+      return;
+    }
     this.#queue.push(mutation);
     this.#run();
+  }
+
+  /** The ground is gone: everything accepted and not ended fails with `error`, and so does whatever comes. What a running one still does is nobody's business any more. */
+  fail(error: Error): void {
+    this.#refusal = error;
+    const failed = this.#queue;
+    this.#queue = [];
+    this.#running = false;
+    for (const mutation of failed) {
+      mutation.ended = true;
+      mutation.settle(error);
+    }
+    this.#release();
   }
 
   /** Takes back a mutation that did not start. False if it did. */
@@ -94,6 +113,7 @@ export class MutationQueue {
       this.#running = true;
       const mutation = this.#queue[0];
       mutation.start((error) => {
+        if (mutation.ended) return;
         this.#running = false;
         this.#queue.shift();
         mutation.ended = true;

@@ -35,9 +35,13 @@ const TURNS_MAX = 64;
 
 const EINTR = -4;
 const EIO = -5;
+const ENXIO = -6;
 const EAGAIN = -11;
 const ENOMEM = -12;
 const EBUSY = -16;
+const ENODEV = -19;
+/** What operations on a device or file system that is gone end with (an aborted FUSE connection: ENOTCONN, ECONNABORTED; a shut-down file system also EROFS and, xfs, EUCLEAN): worth asking whether it is. */
+const LOSS_ERRORS = new Set([EIO, ENXIO, ENODEV, -30, -103, -107, -108, -110, -117]);
 /** Errors of a place on the medium, not of the device as a whole: worth asking sector by sector. EIO, ENODATA, EILSEQ, EREMOTEIO (the block layer's MEDIUM, PROTECTION and TARGET). */
 const MEDIUM_ERRORS = new Set([EIO, -61, -84, -121]);
 
@@ -90,6 +94,13 @@ export interface RequestSource {
   pressure(): boolean;
   /** The error for a caller that can never be served, in numbers. */
   cacheFull(caller: Caller): Error;
+  /**
+   * An operation ended with `result` (0: it moved nothing inside the file), as it would if the device were gone. True if that is looked into: `settled` is called once, from the event loop, when
+   * it is known; until then nobody is told. If the device is gone, `fail` is called before.
+   */
+  suspect(result: number, settled: () => void): boolean;
+  /** The same for a blocking call, which cannot wait for the event loop: looks at what can be seen at once. */
+  look(): void;
 }
 
 export interface RequestLimits {
@@ -170,6 +181,10 @@ export class RequestManager implements CompletionConsumer {
   /** A blocking call is moving things on. */
   #patient = false;
   #closed = false;
+  /** Set once the ground is gone: makes what each caller gets instead of its blocks. */
+  #lost: ((caller: Caller) => Error) | undefined;
+  /** Operations that ended as they would on a lost device, until it is known whether it is: they are not on the ring any more. */
+  #suspects: { operation: number; result: number }[] = [];
 
   constructor(ring: Ring, store: BlockStore, source: RequestSource, file: number, limits: RequestLimits) {
     this.#ring = ring;
@@ -216,6 +231,10 @@ export class RequestManager implements CompletionConsumer {
 
   /** For blocking calls: past the line. False if slots or memory are lacking now. */
   requestNow(caller: Caller): boolean {
+    if (this.#lost !== undefined) {
+      this.#tell(caller, this.#lost(caller));
+      return true;
+    }
     if (!this.#grant(caller)) return false;
     this.#plan();
     this.#submit();
@@ -315,6 +334,10 @@ export class RequestManager implements CompletionConsumer {
   progress(): void {
     // What it leaves to be sent or handed over, a turn does once the thread is free.
     this.schedule();
+    if (this.#suspects.length > 0) {
+      this.#source.look();
+      this.#judge();
+    }
     // Who has frames may give them back once JavaScript runs again: nobody is refused for want of memory, unless it is that or waiting for ever.
     this.#patient = true;
     this.#pump();
@@ -323,7 +346,7 @@ export class RequestManager implements CompletionConsumer {
     const seen = this.#ring.drain(this, Number.MAX_SAFE_INTEGER);
     const moved = seen > 0 || this.#settledCount > 0;
     this.#settle();
-    if (moved) return;
+    if (moved || this.#suspects.length > 0) return;
     if (this.#ring.inFlight === 0) {
       this.#pump();
       if (this.#settledCount === 0 && this.#ring.inFlight === 0) throw assertionError('a blocking call waits for nothing');
@@ -333,6 +356,56 @@ export class RequestManager implements CompletionConsumer {
     this.#ring.engine.wait();
     this.#ring.drain(this, Number.MAX_SAFE_INTEGER);
     this.#settle();
+  }
+
+  /**
+   * The ground is gone: everybody who waits is told, whoever asks from now on too, and what was not sent ends with ENODEV. Memory under an operation that was sent stays the
+   * operation's until its completion came, which says nothing to anybody any more. Once.
+   */
+  fail(make: (caller: Caller) => Error): void {
+    this.#plan();
+    this.#lost = make;
+    this.#refuseCallers(() => true, make);
+    this.#judge();
+    this.schedule();
+  }
+
+  /** The file ends at sector `end` now: whoever waits for sectors behind it is told. */
+  failBehind(end: number, make: (caller: Caller) => Error): void {
+    this.#plan();
+    this.#refuseCallers((caller) => this.#endOf(caller) > end, make);
+    this.schedule();
+  }
+
+  #refuseCallers(concerns: (caller: Caller) => boolean, make: (caller: Caller) => Error): void {
+    for (let i = 0; i < this.#settledCount; i++) {
+      const caller = this.#settledCallers[i];
+      if (caller === undefined || this.#settledErrors[i] !== undefined || !concerns(caller)) continue;
+      this.#unpinAll(caller);
+      this.#settledErrors[i] = make(caller);
+    }
+    for (let place = this.#lineHead; place < this.#line.length; place++) {
+      const caller = this.#line[place];
+      if (caller === undefined || !concerns(caller)) continue;
+      caller.waiting = false;
+      this.#line[place] = undefined;
+      this.#tell(caller, make(caller));
+    }
+    for (let head = 0; head < this.#callers.length; head++) {
+      const caller = this.#callers[head];
+      if (caller === undefined || !concerns(caller)) continue;
+      this.#giveSlots(head);
+      caller.handle = 0;
+      this.#unpinAll(caller);
+      this.#tell(caller, make(caller));
+    }
+  }
+
+  /** The sector behind the last that the caller needs. */
+  #endOf(caller: Caller): number {
+    const last = caller.first + caller.count - 1;
+    const need = this.#needOf(caller, caller.count - 1);
+    return last * BLOCK_SECTORS + (32 - Math.clz32(need));
   }
 
   /** Rejects everybody who waits in line; who has slots is served to the end. */
@@ -630,6 +703,10 @@ export class RequestManager implements CompletionConsumer {
       const operation = this.#queueHead;
       this.#queueHead = operations.next[operation];
       operations.next[operation] = -1;
+      if (this.#lost !== undefined) {
+        this.#finish(operation, ENODEV);
+        continue;
+      }
       const kind = operations.kind[operation];
       const handle = operations.handle(operation);
       if (kind === KIND_CONTROL) {
@@ -668,17 +745,22 @@ export class RequestManager implements CompletionConsumer {
     const operation = operations.resolve(handle);
     if (operation < 0) return;
     this.#ring.inFlight--;
+    if (this.#lost !== undefined) {
+      // Late: whatever it says, it says it of something that is gone.
+      this.#finish(operation, ENODEV);
+      return;
+    }
     const kind = operations.kind[operation];
     if (kind === KIND_CONTROL) {
       if (result === EINTR || result === EAGAIN) {
         if (this.#again(operation)) return;
       }
-      this.#finish(operation, result);
+      if (!this.#suspect(operation, result)) this.#finish(operation, result);
       return;
     }
     if (result < 0) {
       if ((result === EAGAIN || result === EINTR || result === ENOMEM || result === EBUSY) && this.#again(operation)) return;
-      this.#fail(operation, result);
+      if (!this.#suspect(operation, result)) this.#fail(operation, result);
       return;
     }
     if (kind === KIND_READ) {
@@ -719,8 +801,38 @@ export class RequestManager implements CompletionConsumer {
       this.#finish(operation, 0);
       return;
     }
-    // Nothing moved, and it is not the end of the file: the device has an answer that we cannot use. Smaller pieces would get the same one, and there may be thousands.
+    // Nothing moved, and it is not the end of the file. A removed device answers buffered reads like that, without an error.
+    if (operations.attempts[operation] === 0 && this.#suspect(operation, 0)) return;
+    this.#stuck(operation);
+  }
+
+  /** The device has an answer that we cannot use. Smaller pieces would get the same one, and there may be thousands. */
+  #stuck(operation: number): void {
     if (!this.#again(operation)) this.#finish(operation, EIO);
+  }
+
+  /** True if the operation waits for what is found out about its device. */
+  #suspect(operation: number, result: number): boolean {
+    if (result !== 0 && !LOSS_ERRORS.has(result)) return false;
+    if (result === 0 && this.operations.kind[operation] === KIND_CONTROL) return false;
+    if (!this.#source.suspect(result, () => this.#judge())) return false;
+    // It may have been found out within that call.
+    if (this.#lost !== undefined) this.#finish(operation, ENODEV);
+    else this.#suspects.push({ operation, result });
+    return true;
+  }
+
+  /** It is known now whether the device is gone. */
+  #judge(): void {
+    const suspects = this.#suspects;
+    this.#suspects = [];
+    for (const { operation, result } of suspects) {
+      if (this.#lost !== undefined) this.#finish(operation, ENODEV);
+      else if (result === 0) this.#stuck(operation);
+      else if (this.operations.kind[operation] === KIND_CONTROL) this.#finish(operation, result);
+      else this.#fail(operation, result);
+    }
+    if (suspects.length > 0) this.schedule();
   }
 
   #again(operation: number): boolean {
@@ -931,7 +1043,10 @@ export class RequestManager implements CompletionConsumer {
   #serveLine(): void {
     while (this.#lineHead < this.#line.length) {
       const caller = this.#line[this.#lineHead];
-      if (caller !== undefined) {
+      if (caller !== undefined && this.#lost !== undefined) {
+        caller.waiting = false;
+        this.#tell(caller, this.#lost(caller));
+      } else if (caller !== undefined) {
         if (!this.#grant(caller)) {
           this.#plan();
           if (this.operations.count > 0 || this.#settledCount > 0 || this.#source.pressure() || this.#patient) return;

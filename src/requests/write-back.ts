@@ -60,6 +60,8 @@ export class WriteBack {
   #running = false;
   #outstanding = 0;
   #failedRun = false;
+  /** What was not durable is named; how writes end that are still on their way adds nothing. */
+  #gone = false;
   #done: (() => void)[] = [];
   /** Copies of writable frames' bytes that wait for memory to be written from. */
   #copies: { block: number; mask: number; bytes: Uint8Array }[] = [];
@@ -197,6 +199,21 @@ export class WriteBack {
     this.#lost.clear();
     this.#failedRun = false;
     return losses;
+  }
+
+  /** The device is gone: whatever was not made durable never will be, and is named. */
+  loseAll(error: Error): void {
+    for (const [block, mask] of this.#unsynced) this.#loseBlock(block, mask, error);
+    for (const [block, frame] of this.#dirty.entries()) this.#loseBlock(block, this.#frames.dirty[frame], error);
+    for (const { offset, length } of this.#removed) this.#lose({ offset, length, error });
+    this.#removed = [];
+    this.#gone = true;
+  }
+
+  /** Are there bytes at or behind `offset` that the device does not have yet? */
+  dirtyBehind(offset: number): boolean {
+    const last = this.#dirty.maxKey();
+    return last !== undefined && (last + 1) * BLOCK_BYTES > offset;
   }
 
   /** Sends the run of blocks that begins at `blocks[i]`; answers with how many blocks it took. */
@@ -371,6 +388,7 @@ export class WriteBack {
   }
 
   #lose(loss: Loss): void {
+    if (this.#gone) return;
     const last = this.losses[this.losses.length - 1];
     if (last !== undefined && last.offset + last.length === loss.offset && (last.error as { code?: string }).code === (loss.error as { code?: string }).code) {
       last.length += loss.length;

@@ -25,6 +25,14 @@ const slowFactor = 50;
 const powerCutStream = -1;
 export const batchStream = -1_000_000;
 
+/** Who wants to know what happens to the whole disk. */
+export interface DiskWatcher {
+  /** Every file opened so far is dead: the disk was unplugged or lost its power, or its file system was shut down. */
+  lost(how: 'unplug' | 'shutdown'): void;
+  /** Somebody set another size. */
+  resized(): void;
+}
+
 /** What a disk that is gone says to operations. */
 export type UnplugAnswer = 'ENODEV' | 'EIO' | 'end-of-file';
 
@@ -81,7 +89,7 @@ export interface DiskEvent {
   /** Virtual microseconds. */
   time: number;
   /** What kind of event. */
-  what: 'submit' | 'complete' | 'extra-completion' | 'fault' | 'unplug' | 'replug' | 'power-cut' | 'violation';
+  what: 'submit' | 'complete' | 'extra-completion' | 'fault' | 'unplug' | 'replug' | 'shutdown' | 'power-cut' | 'violation';
   /** Number of the operation since the disk was made, from 1; 0 where none is concerned. */
   sequence: number;
   /** The operation, e.g. `read`, or what the event is about. */
@@ -171,6 +179,8 @@ export class Device {
   generation = 1;
   present = true;
   #answer: UnplugAnswer = 'ENODEV';
+  /** Told of what happens to the whole disk, within the call that does it. */
+  readonly watchers = new Set<DiskWatcher>();
   #unplugCountdown = Infinity;
   #countdownAnswer: UnplugAnswer = 'ENODEV';
   #sequence = 0;
@@ -250,6 +260,17 @@ export class Device {
     this.#answer = answer;
     this.#failInFlight();
     this.#noteDisk('unplug', answer);
+    for (const watcher of this.watchers) watcher.lost('unplug');
+  }
+
+  /** The file system is gone and the disk is not: what is in flight fails with EIO, and so do files of this generation for ever. */
+  shutdown(): void {
+    if (!this.present) return;
+    this.#answer = 'EIO';
+    this.#failInFlight();
+    this.generation++;
+    this.#noteDisk('shutdown', `generation ${this.generation}`);
+    for (const watcher of this.watchers) watcher.lost('shutdown');
   }
 
   /** Goes away when this many more operations have completed. */
@@ -280,6 +301,7 @@ export class Device {
     this.present = true;
     this.generation++;
     this.#noteDisk('power-cut', `kept ${report.kept}, dropped ${report.dropped} sectors`);
+    for (const watcher of this.watchers) watcher.lost('unplug');
     return report;
   }
 

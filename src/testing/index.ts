@@ -31,7 +31,7 @@ export {
   OP_WRITE,
   type Slab,
 } from '../io/engine.js';
-export type { DiskCounts, DiskEvent, UnplugAnswer } from './device.js';
+export type { DiskCounts, DiskEvent, DiskWatcher, UnplugAnswer } from './device.js';
 export type { FailSectorsOptions, FaultKind, FaultRates, PlantOptions } from './faults.js';
 export { faultKinds } from './faults.js';
 export { createHeapSlab } from './heap-slab.js';

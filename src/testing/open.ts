@@ -9,7 +9,9 @@ import { invalidValue, outOfRange } from '../errors.js';
 import type { BlockFile, OpenFile } from '../file.js';
 import type { Geometry } from '../geometry/geometry.js';
 import type { FrameCache } from '../memory/frame-cache.js';
+import { CAUSE_NONE, CAUSE_SHUTDOWN, CAUSE_UNPLUG } from '../memory/validity.js';
 import type { RequestManager } from '../requests/request-manager.js';
+import type { GroundListener, GroundWatch } from '../unplug/ground-watch.js';
 import { Ground } from '../windows/ground.js';
 import { createHeapSlab } from './heap-slab.js';
 import type { SimulatedDisk } from './simulated-disk.js';
@@ -39,6 +41,11 @@ export interface SimulatedOpenOptions {
         /** Bytes asked for ahead at most. */
         max?: number;
       };
+  /**
+   * How the file finds out that the disk is lost or was resized. 'event' (default): within the call that does it, as from the kernel's events. 'error': only when an operation fails or stops short, as
+   * where no event comes.
+   */
+  notice?: 'event' | 'error';
   /** Requests that can be on their way at once; the rest wait in line. Default 256. */
   slots?: number;
   /** Blocks in one slot; a longer request takes several slots. Default 512. */
@@ -58,7 +65,7 @@ export interface SimulatedParts {
   ground: Ground;
 }
 
-const names = ['access', 'cacheSize', 'queueDepth', 'coalesce', 'readAhead', 'slots', 'slotBlocks', 'maxTransferSize', 'engine'];
+const names = ['access', 'cacheSize', 'queueDepth', 'coalesce', 'readAhead', 'slots', 'slotBlocks', 'maxTransferSize', 'notice', 'engine'];
 
 /**
  * Opens a simulated disk in direct mode. The {@link BlockFile} is the one that `open` gives: cache, request manager, windows and flushes are the real ones; only
@@ -115,7 +122,9 @@ export function openSimulatedParts(disk: SimulatedDisk, options: SimulatedOpenOp
   if (options.slotBlocks !== undefined) checkInteger('options.slotBlocks', options.slotBlocks, 1);
   const engine = options.engine ?? disk.engine({ depth: options.queueDepth });
   const path = `simulated disk of seed ${disk.seed}`;
-  // A word that nobody sets: an unplug shows in the results of operations, as it does where no watcher runs.
+  const { notice = 'event' } = options;
+  if (notice !== 'event' && notice !== 'error') throw invalidValue('options.notice', "must be 'event' or 'error'", notice);
+  // A word that nobody else sets: there is no other thread here.
   const ground = new Ground(path, disk.size, new Int32Array(1), 0);
   const { file, manager, frames } = directFile({
     path,
@@ -126,6 +135,7 @@ export function openSimulatedParts(disk: SimulatedDisk, options: SimulatedOpenOp
     file: engine.addFile(0),
     ground,
     sizeNow: () => disk.size,
+    watch: (listener) => watchDisk(disk, listener, notice),
     aheadBytes: readAhead === false ? 0 : (readAhead?.max ?? 8 * 1024 * 1024),
     extents: async (offset, length) => [{ offset, length, sector: Math.floor(offset / 512), mappable: true }],
     dispose: () => {},
@@ -138,6 +148,27 @@ export function openSimulatedParts(disk: SimulatedDisk, options: SimulatedOpenOp
     slotBlocks: options.slotBlocks,
   });
   return { file, engine, manager, frames, ground };
+}
+
+/** The file belongs to the generation of the disk that it was opened in; any later one is another disk to it. */
+function watchDisk(disk: SimulatedDisk, listener: GroundListener, notice: 'event' | 'error'): GroundWatch {
+  const { generation } = disk;
+  let cause = CAUSE_NONE;
+  const stop = disk.watch({
+    lost: (how) => {
+      if (cause === CAUSE_NONE) cause = how === 'unplug' ? CAUSE_UNPLUG : CAUSE_SHUTDOWN;
+      if (notice === 'event') listener.lost(cause);
+    },
+    resized: () => {
+      if (notice === 'event') listener.sizeChanged();
+    },
+  });
+  return {
+    suspect: () => false,
+    // Opened while the disk was away: there is no event for that.
+    check: () => (cause === CAUSE_NONE && !(disk.present && disk.generation === generation) ? CAUSE_UNPLUG : cause),
+    close: stop,
+  };
 }
 
 /** A solid-state disk with sectors of the simulated size. */

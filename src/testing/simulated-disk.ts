@@ -5,7 +5,7 @@
  * Leaves to others: the work (`device.ts`), the ring (`simulated-engine.ts`).
  */
 import { invalidValue, outOfRange } from '../errors.js';
-import { Device, type DeviceSettings, type DiskCounts, type DiskEvent, type UnplugAnswer } from './device.js';
+import { Device, type DeviceSettings, type DiskCounts, type DiskEvent, type DiskWatcher, type UnplugAnswer } from './device.js';
 import type { FailSectorsOptions, FaultKind, FaultRates, PlantOptions } from './faults.js';
 import type { DiskSnapshot, PowerCutReport } from './medium.js';
 import { SimulatedEngine, type SimulatedEngineOptions } from './simulated-engine.js';
@@ -254,6 +254,21 @@ export class SimulatedDisk {
     this.#device.timeline.at(time, () => this.#device.unplug(answer));
   }
 
+  /** The file system is shut down and the disk stays: as `unplug('EIO')`, but the disk can be used at once by files added after, in a new generation. */
+  shutdown(): void {
+    this.#device.shutdown();
+  }
+
+  /**
+   * Tells the watcher, within the call that does it, when the whole disk is lost or gets another size: what a kernel's events are to a real device.
+   *
+   * @returns ends it.
+   */
+  watch(watcher: DiskWatcher): () => void {
+    this.#device.watchers.add(watcher);
+    return () => this.#device.watchers.delete(watcher);
+  }
+
   /** The disk is back, in a new generation: files that engines added before stay dead; add them again. */
   replug(): void {
     this.#device.replug();
@@ -297,6 +312,7 @@ export class SimulatedDisk {
   resize(size: number): void {
     checkSize(size, this.kind, this.sectorSize);
     this.#device.medium.resizeThrough(size);
+    for (const watcher of this.#device.watchers) watcher.resized();
   }
 
   /** For a failure message: the seed, the faults that happened, the violations, and the log. */

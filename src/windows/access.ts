@@ -73,6 +73,15 @@ export interface Access extends WindowOwner {
   residency(offset: number, length: number): PageCounts;
   /** The file grew, by us or by others. */
   grown(size: number): void;
+  /**
+   * Somebody else made the file end at `size`. What its windows show beyond is invalid at once and reads as zeros; `done` once the memory is in order. False if nothing was cut, because
+   * changes of our own beyond that end are still to be written: they will make the file longer again.
+   */
+  shrunk(size: number, done: () => void): boolean;
+  /** The file is gone for good: zero pages under everything. Operations may still be in flight. What was not durable is named by `acknowledge`, with `error`. */
+  lose(cause: number, error: Error): void;
+  /** What a flush could not make durable and nobody acknowledged. */
+  readonly losses: readonly Loss[];
   /** Nobody gets memory any more: is something under way that will free some? */
   pressure(): boolean;
   cacheFull(caller: Caller): Error;

@@ -306,6 +306,19 @@ export class DirectAccess implements Access {
 
   grown(): void {}
 
+  shrunk(size: number, done: () => void): boolean {
+    return this.#writes.shrunk(size, done);
+  }
+
+  get losses(): readonly Loss[] {
+    return this.#writes.losses;
+  }
+
+  lose(_cause: number, error: Error): void {
+    this.#writes.lose(error);
+    this.#frames.retire();
+  }
+
   close(): void {
     this.ground.close();
     this.#frames.close();

@@ -53,6 +53,8 @@ export class DirectWrites {
   };
   /** A flush, a cut or a hole is under way: no write-back may begin beside it. */
   #alone = false;
+  /** The device is gone: how operations end says nothing any more. */
+  #lost = false;
 
   constructor(options: DirectAccessOptions, pieceBytes: number) {
     this.#ground = options.ground;
@@ -83,6 +85,38 @@ export class DirectWrites {
     if (this.#back.running || this.#alone) return true;
     if (!this.#back.hopeful) return false;
     return this.#back.run(false, this.#waitingCopies, () => this.#manager.schedule());
+  }
+
+  get losses(): readonly Loss[] {
+    return this.#back.losses;
+  }
+
+  /** The device is gone. */
+  lose(error: Error): void {
+    this.#lost = true;
+    this.#back.loseAll(error);
+    this.#copies.clear();
+  }
+
+  /** As `Access.shrunk`. Runs as a mutation: no flush, cut or hole of our own is under way. */
+  shrunk(size: number, done: () => void): boolean {
+    const ground = this.#ground;
+    const before = ground.logical;
+    if (this.#back.dirtyBehind(size)) return false;
+    // At once: windows beyond the end show bytes that the file has no more.
+    ground.cut(size, CAUSE_TRUNCATE);
+    ground.logical = size;
+    ground.committed = size;
+    this.#beginAlone(done, (end) =>
+      // Frames are dropped once no operation is on them; the last block may be about to get the bytes behind the end.
+      this.#manager.exclude(Math.floor(size / BLOCK_BYTES) * BLOCK_SECTORS, LAST_SECTOR, () => {
+        this.#manager.readmit();
+        this.#dropBehind(size);
+        this.#onInvalidate(size, before - size);
+        end();
+      }),
+    );
+    return true;
   }
 
   acknowledge(): Loss[] {
@@ -320,6 +354,10 @@ export class DirectWrites {
   }
 
   #fitSize(done: (error?: Error) => void): void {
+    if (this.#lost) {
+      done();
+      return;
+    }
     const { logical, committed, path } = this.#ground;
     if (this.#kind === 'block-device' || logical === committed) {
       this.#sync(done);
@@ -329,7 +367,7 @@ export class DirectWrites {
     this.#manager.exclude(Math.floor(Math.min(logical, committed) / BLOCK_BYTES) * BLOCK_SECTORS, LAST_SECTOR, () =>
       control(this.#manager, { opcode: OP_TRUNCATE, position: logical, length: 0 }, (result) => {
         this.#manager.readmit();
-        if (result < 0) {
+        if (result < 0 && !this.#lost) {
           this.#back.losses.push({ offset: 0, length: logical, error: systemError(result, 'ftruncate', { path }) });
           done(flushFailed(path, this.#back.losses));
           return;
@@ -344,7 +382,9 @@ export class DirectWrites {
     const { logical, path } = this.#ground;
     this.#unsynced = false;
     control(this.#manager, { opcode: OP_SYNC, position: 0, length: 0 }, (result) => {
-      if (result < 0) {
+      if (this.#lost) {
+        // Every range that was not durable was named when it was lost.
+      } else if (result < 0) {
         this.#unsynced = true;
         this.#back.syncFailed(result, logical);
       } else {
@@ -392,8 +432,15 @@ export class DirectWrites {
     };
   }
 
-  /** The file ends at `size` now: frames behind it are dropped, older views of them read as zeros. */
+  /** The file ends at `size` now. */
   #cut(size: number, before: number): void {
+    this.#dropBehind(size);
+    this.#ground.cut(size, CAUSE_TRUNCATE);
+    this.#onInvalidate(size, before - size);
+  }
+
+  /** Frames behind the end of the file are dropped, older views of them read as zeros. */
+  #dropBehind(size: number): void {
     const frames = this.#frames;
     const last = Math.floor(size / BLOCK_BYTES);
     const within = size - last * BLOCK_BYTES;
@@ -410,8 +457,6 @@ export class DirectWrites {
         else if (block === last) copy.bytes.fill(0, within);
       }
     }
-    this.#ground.cut(size, CAUSE_TRUNCATE);
-    this.#onInvalidate(size, before - size);
   }
 
   allocate(offset: number, length: number, settle: (error: Error | undefined) => void): Mutation {

@@ -7,7 +7,7 @@
  * Guarantees: a window is refused from the moment that its range was cut, its file closed or its device lost; windows before a cut stay good.
  * Leaves to others: finding out (`unplug/`), re-pointing the memory (`memory/`).
  */
-import { CAUSE_CLOSE, causeError } from '../memory/validity.js';
+import { CAUSE_CLOSE, CAUSE_NONE, causeError } from '../memory/validity.js';
 import { Cuts } from './cuts.js';
 import type { FileWindow } from './window.js';
 
@@ -25,6 +25,8 @@ export class Ground {
   readonly #word: number;
   readonly #cuts = new Cuts();
   closed = false;
+  /** Why the whole of it is gone, other than by `close`. */
+  #lost = CAUSE_NONE;
 
   constructor(path: string, size: number, words: Int32Array, word: number) {
     this.path = path;
@@ -36,9 +38,8 @@ export class Ground {
 
   /** Why the window's bytes are not the file's any more; 0 if they are. */
   causeOf(window: FileWindow): number {
-    if (this.closed) return CAUSE_CLOSE;
-    const whole = this.#words[this.#word];
-    if (whole !== 0) return whole;
+    const whole = this.gone;
+    if (whole !== CAUSE_NONE) return whole;
     if (window.generation === this.generation) return 0;
     return this.#cuts.causeFor(window.generation, window.offset + window.length);
   }
@@ -46,6 +47,21 @@ export class Ground {
   check(window: FileWindow): void {
     const cause = this.causeOf(window);
     if (cause !== 0) throw causeError(cause, { path: this.path, offset: window.offset, length: window.length });
+  }
+
+  /** Why the whole file is gone, as far as anybody has found out: the word may be set by another thread before this one is told. */
+  get gone(): number {
+    if (this.#lost !== CAUSE_NONE) return this.#lost;
+    return this.closed ? CAUSE_CLOSE : this.#words[this.#word];
+  }
+
+  /** All of it is gone, for good. Keeps the cause that the word may have already; answers with it. */
+  lose(cause: number): number {
+    const known = Atomics.compareExchange(this.#words, this.#word, CAUSE_NONE, cause);
+    this.#lost = known === CAUSE_NONE ? cause : known;
+    this.generation++;
+    this.invalidations++;
+    return this.#lost;
   }
 
   /** The bytes from `from` on are gone, for every window made so far. */

@@ -69,7 +69,10 @@ export class MappedAccess implements Access {
   /** A view of the private mapping was handed out: JavaScript may have stored into it. */
   #exposed = false;
   marks = 0;
+  /** A flush has to reach the device; true at first, for what others wrote before. */
   #unsynced = true;
+  /** Something of our own was not made durable yet. */
+  #changed = false;
   #losses: Loss[] = [];
 
   constructor(options: MappedAccessOptions) {
@@ -179,7 +182,7 @@ export class MappedAccess implements Access {
   mark(): void {
     this.marks++;
     // The kernel knows which pages of a shared mapping were stored into.
-    this.#unsynced = true;
+    this.#touched();
   }
 
   dropped(window: FileWindow): void {
@@ -222,7 +225,7 @@ export class MappedAccess implements Access {
       to: offset + length,
       sizeAfter: (size) => Math.max(size, offset + length),
       start: (done) => {
-        this.#unsynced = true;
+        this.#touched();
         step(done);
       },
       settle,
@@ -258,9 +261,12 @@ export class MappedAccess implements Access {
           return;
         }
         this.#unsynced = false;
+        const changed = this.#changed;
+        this.#changed = false;
         control(this.manager, { opcode: OP_SYNC, position: 0, length: 0 }, (result) => {
           if (result < 0) {
             this.#unsynced = true;
+            this.#changed ||= changed;
             const error = systemError(result, 'fdatasync', { path: this.path });
             if (this.#losses.length === 0) this.#losses.push({ offset: 0, length: this.ground.logical, error });
           }
@@ -284,7 +290,7 @@ export class MappedAccess implements Access {
       to: Number.MAX_SAFE_INTEGER,
       sizeAfter: () => size,
       start: (done) => {
-        this.#unsynced = true;
+        this.#touched();
         const before = ground.logical;
         if (size < before) {
           try {
@@ -326,7 +332,7 @@ export class MappedAccess implements Access {
       to: offset + length,
       sizeAfter: (size) => Math.max(size, offset + length),
       start: (done) => {
-        this.#unsynced = true;
+        this.#touched();
         control(this.manager, { opcode: OP_ALLOCATE, position: offset, length }, (result) => {
           if (result < 0) {
             done(systemError(result, 'fallocate', { path: this.path, offset, length }));
@@ -355,7 +361,7 @@ export class MappedAccess implements Access {
           done();
           return;
         }
-        this.#unsynced = true;
+        this.#touched();
         this.#forgetAllocated(from, from + bytes);
         control(this.manager, { opcode: OP_DISCARD, position: from, length: bytes }, (result) => {
           this.#mapping.forget(from, bytes);
@@ -439,6 +445,31 @@ export class MappedAccess implements Access {
     this.#shared?.grow(size);
   }
 
+  shrunk(size: number, done: () => void): boolean {
+    const before = this.ground.logical;
+    // Windows first: who reads zeros below and asks then, learns why.
+    this.ground.cut(size, CAUSE_TRUNCATE);
+    this.ground.logical = size;
+    this.ground.committed = size;
+    this.#mapping.cut(before, size);
+    this.#shared?.cut(before, size);
+    this.#forgetAllocated(size, before);
+    this.#onInvalidate(size, before - size);
+    done();
+    return true;
+  }
+
+  get losses(): readonly Loss[] {
+    return this.#losses;
+  }
+
+  lose(cause: number, error: Error): void {
+    // The kernel does not say which pages were not written yet.
+    if (this.#changed && this.#losses.length === 0) this.#losses.push({ offset: 0, length: this.ground.logical, error });
+    this.#mapping.close(cause);
+    this.#shared?.close(cause);
+  }
+
   pressure(): boolean {
     return false;
   }
@@ -462,6 +493,12 @@ export class MappedAccess implements Access {
   #sharedMapping(): FileMapping {
     this.#shared ??= this.#map(true);
     return this.#shared;
+  }
+
+  /** Something was changed that the next flush has to make durable. */
+  #touched(): void {
+    this.#unsynced = true;
+    this.#changed = true;
   }
 
   /** The file reaches up to `end` at least. */

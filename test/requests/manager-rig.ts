@@ -62,6 +62,8 @@ export class Rig {
         },
         sizeNow: () => self.committedSize,
         pressure: () => self.pressure,
+        suspect: () => false,
+        look: () => {},
         cacheFull: () => Object.assign(new Error('cache full'), { code: 'ERR_SECTORWISE_CACHE_FULL' }),
       },
       0,

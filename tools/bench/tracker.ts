@@ -160,6 +160,8 @@ function managerOver(engine: FreeEngine, slots: number, slotBlocks: number, merg
     committedSize: size,
     sizeNow: () => size,
     pressure: () => false,
+    suspect: () => false,
+    look: () => {},
     cacheFull: () => new Error('the store of this benchmark is never full'),
   };
   const limit = mergeBlocks * BLOCK_BYTES;
