@@ -10,6 +10,7 @@ static Napi::Object Init(Napi::Env env, Napi::Object exports) {
   InitRing(env, exports);
   InitSlab(env, exports);
   InitMapping(env, exports);
+  InitGuard(env, exports);
   InitResidency(env, exports);
   InitGeometry(env, exports);
   return exports;

@@ -1,8 +1,11 @@
 #include "mapping.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <node_api.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <iterator>
 #include <map>
@@ -10,6 +13,7 @@
 #include <mutex>
 
 #include "facilities.h"
+#include "guard.h"
 #include "residency.h"
 #include "validity.h"
 
@@ -110,12 +114,63 @@ struct Segment {
   size_t cells = 0;
   bool shared = false;
   bool open = true;
+  // Its descriptor is this segment's own: a handler may need it after the file's owner closed theirs.
+  GuardedSegment guarded = {nullptr, 0, 0, -1, false};
+
+  // 0 or -errno.
+  int Own(int fd) {
+    struct stat about;
+    guarded = {start, bytes, position, fcntl(fd, F_DUPFD_CLOEXEC, 0), false};
+    if (guarded.fd < 0 || fstat(guarded.fd, &about) != 0) return -errno;
+    guarded.device = S_ISBLK(about.st_mode);
+    return 0;
+  }
+
+  // Only while no handler looks at the cells. It shares the lock and the mount of the file's own, so it does not outlive `close`.
+  void Disown() {
+    if (guarded.fd >= 0) close(guarded.fd);
+    guarded.fd = -1;
+  }
 
   ~Segment() {
+    GuardBegin(first_cell, cells);
     // Where even that is refused, the cells are lost rather than handed out with a file still behind them.
     void* const reserved = mmap(start, cells * kCellBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+    Disown();
+    GuardEnd(first_cell, cells, nullptr);
     if (reserved != MAP_FAILED) FreeCells().Give(first_cell, cells);
   }
+};
+
+// Re-points [start, start+length) of a segment while no handler of the guard looks at its cells.
+class Repointing {
+ public:
+  Repointing(const Segment& segment, const unsigned char* start, size_t length)
+      : segment_(segment),
+        begin_(static_cast<size_t>(start - segment.start)),
+        end_(begin_ + length),
+        first_(begin_ / kCellBytes),
+        count_((end_ + kCellBytes - 1) / kCellBytes - first_) {
+    GuardBegin(segment.first_cell + first_, count_);
+  }
+
+  // Zero pages are there now, and nothing of the file in cells of which that was all.
+  void Zero() {
+    const size_t whole_first = (begin_ + kCellBytes - 1) / kCellBytes;
+    const size_t whole_past = end_ == segment_.bytes ? first_ + count_ : end_ / kCellBytes;
+    File();
+    if (whole_past > whole_first) GuardEnd(segment_.first_cell + whole_first, whole_past - whole_first, nullptr);
+  }
+
+  // Pages of the file are there now, at least in part.
+  void File() { GuardEnd(segment_.first_cell + first_, count_, &segment_.guarded); }
+
+ private:
+  const Segment& segment_;
+  const size_t begin_;
+  const size_t end_;
+  const size_t first_;
+  const size_t count_;
 };
 
 using SegmentHold = std::shared_ptr<Segment>;
@@ -186,7 +241,12 @@ napi_value SegmentMincore(napi_env env, napi_callback_info info) {
 napi_value SegmentRepoint(napi_env env, napi_callback_info info) {
   Call call;
   if (!call.Read(env, info)) return Number(env, -EINVAL);
-  return Number(env, call.segment->open ? MapZeroPages(call.start, call.length) : 0);
+  if (!call.segment->open) return Number(env, 0);
+  Repointing repointing(*call.segment, call.start, call.length);
+  const int refused = MapZeroPages(call.start, call.length);
+  if (refused < 0) repointing.File();
+  else repointing.Zero();
+  return Number(env, refused);
 }
 
 napi_value SegmentRestore(napi_env env, napi_callback_info info) {
@@ -195,7 +255,10 @@ napi_value SegmentRestore(napi_env env, napi_callback_info info) {
   if (!call.segment->open) return Number(env, -EBADF);
   int32_t fd = -1;
   napi_get_value_int32(env, call.argv[2], &fd);
-  return Number(env, MapFile(call.start, call.length, call.segment->shared, fd, call.segment->position + call.offset));
+  Repointing repointing(*call.segment, call.start, call.length);
+  const int refused = MapFile(call.start, call.length, call.segment->shared, fd, call.segment->position + call.offset);
+  repointing.File();
+  return Number(env, refused);
 }
 
 napi_value SegmentClose(napi_env env, napi_callback_info info) {
@@ -206,7 +269,11 @@ napi_value SegmentClose(napi_env env, napi_callback_info info) {
   Segment* const segment = static_cast<SegmentHold*>(hold)->get();
   if (!segment->open) return nullptr;
   segment->open = false;
-  MapZeroPages(segment->start, segment->bytes);
+  Repointing repointing(*segment, segment->start, segment->bytes);
+  const int refused = MapZeroPages(segment->start, segment->bytes);
+  segment->Disown();
+  if (refused < 0) repointing.File();
+  else repointing.Zero();
   return nullptr;
 }
 
@@ -242,9 +309,12 @@ napi_value MapSegment(napi_env env, napi_callback_info info) {
   segment->first_cell = static_cast<size_t>(first);
   segment->cells = cells;
   segment->shared = shared;
-  const int refused = MapFile(segment->start, segment->bytes, shared, fd, position);
+  int refused = GuardArm();
+  if (refused >= 0) refused = segment->Own(fd);
+  if (refused >= 0) refused = MapFile(segment->start, segment->bytes, shared, fd, position);
   if (refused < 0) return Number(env, refused);
   ValidateCells(segment->first_cell, cells);
+  GuardEnd(segment->first_cell, cells, &segment->guarded);
 
   napi_value buffer = nullptr;
   SegmentHold* const buffers_hold = new SegmentHold(segment);

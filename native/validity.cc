@@ -17,6 +17,7 @@ constexpr size_t kExtra = 65536;
 
 alignas(4096) std::atomic<int32_t> words[kArenaCellsMax + kExtra];
 static_assert(sizeof(std::atomic<int32_t>) == sizeof(int32_t), "JavaScript reads the words as an Int32Array");
+static_assert(std::atomic<int32_t>::is_always_lock_free, "the guard sets words in a signal handler");
 
 // Which of the extra words are free: those that came back, then those never handed out.
 std::mutex extra_lock;
@@ -107,6 +108,21 @@ void EnvironmentEnds(void* data) {
 
 void ValidateCells(size_t first, size_t count) {
   for (size_t cell = first; cell < first + count; cell++) words[cell].store(0, std::memory_order_relaxed);
+}
+
+void MarkCell(size_t cell, int32_t word) {
+  const int32_t first_gone = (word & kWordCauseMask) == kCauseTruncate ? word >> kWordPageShift : 0;
+  int32_t seen = 0;
+  int32_t wanted = word;
+  while (!words[cell].compare_exchange_weak(seen, wanted)) {
+    if (seen == 0) {
+      wanted = word;
+      continue;
+    }
+    // A part of a cell is gone only by truncation, so what a word has no page for is gone as a whole.
+    if (seen >> kWordPageShift <= first_gone) return;
+    wanted = (seen & kWordCauseMask) | first_gone << kWordPageShift;
+  }
 }
 
 void InitValidity(napi_env env, napi_value exports) {
