@@ -90,7 +90,7 @@ export interface Stats {
   gatheredBytes: number;
   /** Frames that got another block. */
   evictions: number;
-  /** Faults that the guard caught. 0 in this release. */
+  /** Pieces of 2 MiB of this file's mappings that could not be read, or were no longer there, when they were touched (page-cache mode). */
   faults: number;
   /** Times that windows were invalidated. */
   invalidations: number;
@@ -327,7 +327,6 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
       deviceWrites,
       deviceWriteBytes,
       ...this.#access.counts,
-      faults: 0,
       invalidations: this.#ground.invalidations,
     };
   }

@@ -20,6 +20,7 @@ import { openNativeEngine } from './io/native-engine.js';
 import { Ring } from './io/ring.js';
 import { BLOCK_BYTES } from './memory/block-store.js';
 import { SCRATCH_BYTES } from './memory/fill-store.js';
+import { armGuard } from './memory/guard.js';
 import { createSlab } from './memory/slab.js';
 import { claimWord, freeWord, validity } from './memory/validity.js';
 import { type CheckedOptions, checkOpenOptions, checkPath, type OpenOptions } from './options.js';
@@ -55,7 +56,7 @@ type Steps<T> = Generator<Call<unknown>, T, unknown>;
  * ERR_INVALID_ARG_VALUE and ERR_OUT_OF_RANGE for options; ERR_SECTORWISE_FILE_TYPE for what is neither file nor block device; ERR_SECTORWISE_NO_DIRECT where the file system has
  * no O_DIRECT; ERR_SECTORWISE_READ_ONLY_DEVICE; ERR_SECTORWISE_ALREADY_OPEN for a second read-write direct open of one file in a process; ERR_SECTORWISE_ENGINE for a
  * forced engine that is not to be had; ERR_SECTORWISE_PAGE_SIZE on a machine whose pages are not 4096 bytes; ERR_SECTORWISE_NATIVE where the addon cannot be loaded;
- * ERR_SECTORWISE_UNSUPPORTED for an option that this release refuses; an AbortError.
+ * ERR_SECTORWISE_SIGNAL_BLOCKED in page-cache mode where the calling thread blocks SIGBUS; ERR_SECTORWISE_UNSUPPORTED for an option that this release refuses; an AbortError.
  */
 export async function open(path: string | URL, options?: OpenOptions): Promise<BlockFile> {
   const checked = checkOptions(options);
@@ -321,6 +322,7 @@ function checkDirect(path: string, facts: GeometryFacts): void {
 
 function mappedFile(base: FileBase, fd: number, facts: GeometryFacts): BlockFile {
   const { ground, engine, path } = base;
+  armGuard(path);
   const mutations = new MutationQueue();
   let file: OpenFile | undefined;
   const access = new MappedAccess({
@@ -330,6 +332,7 @@ function mappedFile(base: FileBase, fd: number, facts: GeometryFacts): BlockFile
     kind: base.geometry.kind,
     sectorBytes: base.geometry.logicalSectorSize,
     trustMincore: facts.trustMincore,
+    sizeNow: base.sizeNow,
     onInvalidate: (from, length) => file?.invalidated('truncate', from, length),
   });
   const source: RequestSource = {

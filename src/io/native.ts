@@ -112,6 +112,10 @@ export interface NativeBinding {
   /** Takes a free word among the extra ones (zeroed), -1 if none is left; and gives it back. */
   claimWord(): number;
   freeWord(index: number): void;
+  /** Installs the SIGBUS handler: 0, 1 if somebody had replaced it, -EPERM where this thread blocks the signal, or -errno. */
+  guardArm(): number;
+  /** Cells that the SIGBUS handler replaced so far in this process. */
+  guardFaults(): number;
   pageSize(): number;
   /** Can PAGEMAP_SCAN be used in this process? 0 or -errno. */
   pagemapScan(): number;

@@ -13,12 +13,13 @@
  *
  * Guarantees: `resident` is true only if every page of the range was in memory less than 100 ms ago, as far as the kernel says so truthfully; pages of a
  * private mapping that JavaScript stored into are the file's again after a proof. A segment's buffer stays safe to touch for ever.
- * Leaves to others: bringing pages in, and remembering which windows lay beyond a cut (a cell's word speaks for 2 MiB).
+ * What the guard put zero pages under stays dead until `mend`, and is reported once.
+ * Leaves to others: bringing pages in, and remembering which windows lay beyond a cut or over what was mended.
  */
 import { performance } from 'node:perf_hooks';
 import { assertionError, systemError } from '../errors.js';
 import { type NativeSegment, native } from '../io/native.js';
-import { CAUSE_CLOSE, CAUSE_TRUNCATE, causeError, invalidate, revalidate } from './validity.js';
+import { CAUSE_CLOSE, CAUSE_FAULT, CAUSE_NONE, CAUSE_TRUNCATE, causeError, causeOf, firstDeadPage, invalidate, revalidate, validity } from './validity.js';
 
 /** A cell of the arena: what one word of the validity table speaks for. */
 export const CELL_BYTES = 2 * 1024 * 1024;
@@ -45,6 +46,45 @@ const coreMap = new Uint8Array((WINDOW_BYTES_MAX + 2 * UNIT_BYTES) / PAGE_BYTES)
 
 const noMarks = new Float64Array(0);
 
+const CELL_SHIFT = 21;
+const PAGE_SHIFT = 12;
+
+/** Which segment an ArrayBuffer of ours belongs to. */
+const segmentOf = new WeakMap<ArrayBufferLike, MappedSegment>();
+
+/** Something of a file that the guard found gone: bytes of the file. */
+export interface Damage {
+  /** CAUSE_FAULT: it could not be read. CAUSE_TRUNCATE: it lay beyond the end of the file when it was touched. */
+  cause: number;
+  /** First byte that is zeros instead. */
+  offset: number;
+  /** Bytes up to the end of the cell. */
+  length: number;
+}
+
+/** Why [place, place+length) of a segment's buffer is gone, by the words of its cells; 0 if it is not. A range that ends before the dead part of a cell is not concerned. */
+export function segmentCause(words: Int32Array, segment: Segment, place: number, length: number): number {
+  const last = (place + length - 1) >>> CELL_SHIFT;
+  for (let cell = place >>> CELL_SHIFT; cell <= last; cell++) {
+    const word = words[segment.firstCell + cell];
+    if (word === CAUSE_NONE) continue;
+    if (cell < last || ((place + length - 1) & (CELL_BYTES - 1)) >>> PAGE_SHIFT >= firstDeadPage(word)) return causeOf(word);
+  }
+  return CAUSE_NONE;
+}
+
+/**
+ * What EFAULT of a system call that was to write to `target` means: why the target's bytes are gone, if it is a window's; else CAUSE_NONE.
+ * The kernel gives system calls an error and no signal, so each page is stored into here, unchanged, for the guard to see.
+ */
+export function causeOfFault(target: Uint8Array): number {
+  const segment = segmentOf.get(target.buffer);
+  if (segment === undefined || target.length === 0) return CAUSE_NONE;
+  for (let at = 0; at < target.length; at += PAGE_BYTES) Atomics.or(target, at, 0);
+  Atomics.or(target, target.length - 1, 0);
+  return segmentCause(validity().words, segment, target.byteOffset, target.length);
+}
+
 /** A stretch of a file in one ArrayBuffer. */
 export interface Segment {
   /** Valid to touch for ever: the file's bytes, or zero pages once it was closed or cut. */
@@ -69,6 +109,8 @@ class MappedSegment implements Segment {
   readonly firstCell: number;
   readonly cells: number;
   readonly native: NativeSegment;
+  /** Words of cells as they were when their damage was reported. */
+  readonly reported = new Map<number, number>();
   /** For each unit the time until which it counts as resident; made with the first mark. */
   until: Float64Array = noMarks;
 
@@ -80,6 +122,7 @@ class MappedSegment implements Segment {
     this.firstCell = mapped.firstCell;
     this.cells = mapped.cells;
     this.native = mapped;
+    segmentOf.set(mapped.buffer, this);
   }
 
   /**
@@ -121,6 +164,7 @@ export class FileMapping {
   readonly #path: string;
   readonly #shared: boolean;
   readonly #trustMincore: boolean;
+  readonly #words = validity().words;
   #size: number;
   /** Up to where a cut put zero pages, from the page behind `#size`; 0 without one. */
   #cutEnd = 0;
@@ -185,6 +229,12 @@ export class FileMapping {
       const segment = this.#cover(position, Math.min(WINDOW_BYTES_MAX, end - position));
       const stop = Math.min(position + WINDOW_BYTES_MAX, end);
       const begin = position - segment.start;
+      if (segmentCause(this.#words, segment, begin, stop - position) !== CAUSE_NONE) {
+        // Zero pages are in memory, and the file's are not known to be.
+        runs = appendRun(into, runs, position, stop - position);
+        position = stop;
+        continue;
+      }
       // Asked first even though mincore follows: it undoes stores into private pages, which mincore takes for resident.
       const found = segment.native.scan(begin, stop - position);
       if (found !== -1) runs = this.#absentRuns(segment, found < 0 ? begin : begin + found, stop - segment.start, into, runs);
@@ -267,13 +317,80 @@ export class FileMapping {
       const begin = Math.max(0, from - segment.start);
       const end = Math.min(segment.length, to - segment.start);
       if (begin >= end) continue;
-      const result = segment.native.restore(begin, end - begin, this.#fd);
-      if (result < 0) throw systemError(result, 'mmap', { path: this.#path, offset: segment.start + begin, length: end - begin });
-      const firstCell = Math.floor(begin / CELL_BYTES);
-      revalidate(segment.firstCell + firstCell, Math.ceil(end / CELL_BYTES) - firstCell, CAUSE_TRUNCATE);
+      this.#regrowSegment(segment, begin, end);
     }
     if (toSize >= this.#cutEnd) this.#cutEnd = 0;
     this.#size = Math.max(this.#size, toSize);
+  }
+
+  /**
+   * What the guard found since it was last asked, each once. Looks at every cell: to be called when there was a fault.
+   * What lies beyond the known end of the file is nobody's and not told.
+   */
+  damage(found: (damage: Damage) => void): void {
+    for (const segment of this.#all()) {
+      for (let cell = 0; cell < segment.cells; cell++) {
+        if (this.#words[segment.firstCell + cell] !== CAUSE_NONE) this.#report(segment, cell, found);
+      }
+    }
+  }
+
+  /**
+   * Maps the file again under what the guard replaced in the cells of the range, which must lie within the file. `found` as for `damage`; `lost` is called for everything
+   * before it is mapped: windows that were made before must stay dead.
+   *
+   * @throws the error of `mmap`, ENOMEM; the cells stay as they were then, and it can be called again.
+   */
+  mend(offset: number, length: number, found: (damage: Damage) => void, lost: (damage: Damage) => void): void {
+    const segment = this.#at(offset, length);
+    const last = (offset + length - 1 - segment.start) >>> CELL_SHIFT;
+    for (let cell = (offset - segment.start) >>> CELL_SHIFT; cell <= last; cell++) {
+      for (let word = this.#words[segment.firstCell + cell]; isDamage(word); word = this.#words[segment.firstCell + cell]) {
+        this.#report(segment, cell, found);
+        const damage = damageOf(segment, cell, word);
+        lost(damage);
+        // Valid again while there are zero pages and nobody has a window: set after the file is mapped it could hide a fault that came in between.
+        if (Atomics.compareExchange(this.#words, segment.firstCell + cell, word, CAUSE_NONE) !== word) continue;
+        segment.reported.delete(cell);
+        this.#remap(segment, cell, word, damage);
+      }
+    }
+  }
+
+  #remap(segment: MappedSegment, cell: number, word: number, { offset, length }: Damage): void {
+    // Pages that a cut took stay zero pages, until the file grows over them.
+    const end = this.#cutEnd > 0 ? Math.min(offset + length, Math.max(offset, pagesUp(this.#size))) : offset + length;
+    if (end < offset + length) this.#cutEnd = Math.max(this.#cutEnd, offset + length);
+    if (end === offset) return;
+    const result = segment.native.restore(offset - segment.start, end - offset, this.#fd);
+    if (result === 0) return;
+    Atomics.compareExchange(this.#words, segment.firstCell + cell, CAUSE_NONE, word);
+    throw systemError(result, 'mmap', { path: this.#path, offset, length: end - offset });
+  }
+
+  #report(segment: MappedSegment, cell: number, found: (damage: Damage) => void): void {
+    const word = this.#words[segment.firstCell + cell];
+    if (!isDamage(word) || segment.reported.get(cell) === word) return;
+    const damage = damageOf(segment, cell, word);
+    if (damage.offset >= this.#size) return;
+    segment.reported.set(cell, word);
+    this.forget(damage.offset, damage.length);
+    found(damage);
+  }
+
+  /** Valid before the file is mapped: as in `mend`. */
+  #regrowSegment(segment: MappedSegment, begin: number, end: number): void {
+    const firstCell = begin >>> CELL_SHIFT;
+    const cells = Math.ceil(end / CELL_BYTES) - firstCell;
+    const before = this.#words.slice(segment.firstCell + firstCell, segment.firstCell + firstCell + cells);
+    // The guard may have found less of the file than whoever cut it.
+    const from = causeOf(before[0]) === CAUSE_TRUNCATE ? Math.min(begin, firstCell * CELL_BYTES + firstDeadPage(before[0]) * PAGE_BYTES) : begin;
+    revalidate(segment.firstCell + firstCell, cells, CAUSE_TRUNCATE);
+    for (let cell = firstCell; cell < firstCell + cells; cell++) segment.reported.delete(cell);
+    const result = segment.native.restore(from, end - from, this.#fd);
+    if (result >= 0) return;
+    for (let cell = 0; cell < cells; cell++) Atomics.compareExchange(this.#words, segment.firstCell + firstCell + cell, CAUSE_NONE, before[cell]);
+    throw systemError(result, 'mmap', { path: this.#path, offset: segment.start + from, length: end - from });
   }
 
   /**
@@ -392,6 +509,17 @@ export class FileMapping {
     }
     return count;
   }
+}
+
+/** The word of a cell that the guard replaced; the others speak for a file that is gone or closed. */
+function isDamage(word: number): boolean {
+  const cause = causeOf(word);
+  return cause === CAUSE_FAULT || cause === CAUSE_TRUNCATE;
+}
+
+function damageOf(segment: Segment, cell: number, word: number): Damage {
+  const begin = cell * CELL_BYTES + firstDeadPage(word) * PAGE_BYTES;
+  return { cause: causeOf(word), offset: segment.start + begin, length: Math.min((cell + 1) * CELL_BYTES, segment.length) - begin };
 }
 
 function appendRun(into: Float64Array, runs: number, offset: number, length: number): number {

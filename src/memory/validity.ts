@@ -4,9 +4,11 @@
  *   words   [ cell 0 | cell 1 | … | cell n-1 | word n | word n+1 | … ]     0 is valid, else one of the causes below
  *                                              claimed by files and devices
  *
+ *   word of a cell   [ first page that is gone, of its 512 | cause, 8 bits ]     a page other than 0 only with CAUSE_TRUNCATE: what lies before it is still the file's
+ *
  * One table for the process: written by whoever finds out (a resize, a close, a watcher, another thread's fault), read before and after a use.
  * Guarantees: a cell's word is 0 when the cell is mapped anew, a claimed word is 0 when it is handed out; a word keeps the first cause it got (`invalidate`).
- * Leaves to others: whom a cause concerns. A word speaks for a whole cell or file; ranges inside a cell are their owner's to compare.
+ * Leaves to others: whom a cause concerns. A word speaks for a whole file, or for a cell from its first page that is gone.
  */
 import { type ErrorPlace, SectorwiseError } from '../errors.js';
 import { native } from '../io/native.js';
@@ -23,6 +25,19 @@ export const CAUSE_UNPLUG = 3;
 export const CAUSE_SHUTDOWN = 4;
 /** A page could not be brought in when it was touched. */
 export const CAUSE_FAULT = 5;
+
+const CAUSE_BITS = 8;
+const CAUSE_MASK = (1 << CAUSE_BITS) - 1;
+
+/** The cause that a word names. */
+export function causeOf(word: number): number {
+  return word & CAUSE_MASK;
+}
+
+/** The first page of the cell that is gone, 0 to 511. Only of a word that is not 0. */
+export function firstDeadPage(word: number): number {
+  return word >>> CAUSE_BITS;
+}
 
 /** The table as TypeScript sees it. */
 export interface Validity {
@@ -64,16 +79,30 @@ export function freeWord(index: number): void {
   native().freeWord(index);
 }
 
-/** Sets `cause` on `count` words from `first`, except where an earlier cause stands. */
+/** Sets `cause` on `count` words from `first`, except where an earlier cause stands. One that stands for a part of a cell gives way. */
 export function invalidate(first: number, count: number, cause: number): void {
   const { words } = validity();
-  for (let index = first; index < first + count; index++) Atomics.compareExchange(words, index, CAUSE_NONE, cause);
+  for (let index = first; index < first + count; index++) {
+    let word = Atomics.compareExchange(words, index, CAUSE_NONE, cause);
+    while (firstDeadPage(word) > 0) {
+      const before = Atomics.compareExchange(words, index, word, cause);
+      if (before === word) break;
+      word = before;
+    }
+  }
 }
 
-/** Makes `count` words from `first` valid again where `cause` is what they say; any other cause stands. */
+/** Makes `count` words from `first` valid again where `cause` is what they say, of all or a part of the cell; any other cause stands. */
 export function revalidate(first: number, count: number, cause: number): void {
   const { words } = validity();
-  for (let index = first; index < first + count; index++) Atomics.compareExchange(words, index, cause, CAUSE_NONE);
+  for (let index = first; index < first + count; index++) {
+    let word = Atomics.load(words, index);
+    while (word !== CAUSE_NONE && causeOf(word) === cause) {
+      const before = Atomics.compareExchange(words, index, word, CAUSE_NONE);
+      if (before === word) break;
+      word = before;
+    }
+  }
 }
 
 /**

@@ -28,6 +28,8 @@ export interface AccessCounts {
   readAheadUnused: number;
   gatheredBytes: number;
   evictions: number;
+  /** Cells that the guard replaced. */
+  faults: number;
 }
 
 export interface Access extends WindowOwner {

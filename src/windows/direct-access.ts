@@ -51,7 +51,7 @@ export class DirectAccess implements Access {
   }
 
   get counts(): AccessCounts {
-    return { readAheadBytes: 0, readAheadUnused: 0, gatheredBytes: this.#gatheredBytes, evictions: this.#frames.evictions };
+    return { readAheadBytes: 0, readAheadUnused: 0, gatheredBytes: this.#gatheredBytes, evictions: this.#frames.evictions, faults: 0 };
   }
 
   tryWindow(offset: number, length: number, writable: boolean): FileWindow | undefined {

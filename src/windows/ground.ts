@@ -41,7 +41,7 @@ export class Ground {
     const whole = this.gone;
     if (whole !== CAUSE_NONE) return whole;
     if (window.generation === this.generation) return 0;
-    return this.#cuts.causeFor(window.generation, window.offset + window.length);
+    return this.#cuts.causeFor(window.generation, window.offset, window.offset + window.length);
   }
 
   check(window: FileWindow): void {
@@ -69,6 +69,13 @@ export class Ground {
     this.generation++;
     this.invalidations++;
     if (this.live > 0) this.#cuts.add(this.generation, from, cause);
+  }
+
+  /** The bytes [from, to) are gone for every window made so far; a window made from now on may have them again. */
+  lose(from: number, to: number, cause: number): void {
+    this.generation++;
+    this.invalidations++;
+    if (this.live > 0) this.#cuts.addLoss(this.generation, from, to, cause);
   }
 
   /** For good. The word can be given to another file after this. */

@@ -5,7 +5,7 @@
  *   writable windows  a shared mapping, over blocks that were allocated before: a store into a hole on a full disk is SIGBUS
  *
  * Guarantees: a window is answered only for pages that are in memory; missing ones are read in by the ring (never by a fault of the event loop); a cell under a
- * window is not unmapped by `evict`.
+ * window is not unmapped by `evict`. Bytes that the guard replaced are never answered as the file's: windows over them are refused, copies of them are made again.
  * Leaves to others: residency (`memory/mapping.ts`), filling (`requests/` over `memory/fill-store.ts`).
  */
 import { readSync } from 'node:fs';
@@ -14,9 +14,9 @@ import { type Engine, FLAG_ASYNC, OP_ALLOCATE, OP_DISCARD, OP_EVICT, OP_SYNC, OP
 import { native } from '../io/native.js';
 import { ALL_SECTORS, BLOCK_BYTES } from '../memory/block-store.js';
 import { FillStore, SCRATCH_BYTES } from '../memory/fill-store.js';
-import { CELL_BYTES, FileMapping } from '../memory/mapping.js';
+import { CELL_BYTES, causeOfFault, type Damage, FileMapping, type Segment, segmentCause } from '../memory/mapping.js';
 import { createSlab } from '../memory/slab.js';
-import { CAUSE_TRUNCATE, causeError, validity } from '../memory/validity.js';
+import { CAUSE_FAULT, CAUSE_NONE, CAUSE_TRUNCATE, causeError, validity } from '../memory/validity.js';
 import type { Mutation } from '../requests/mutation-queue.js';
 import type { Caller, RequestManager } from '../requests/request-manager.js';
 import type { Loss } from '../requests/write-back.js';
@@ -31,6 +31,8 @@ import { FileWindow } from './window.js';
 const WRITE_BYTES = 1 << 20;
 const EOPNOTSUPP = -95;
 const ENOSYS = -38;
+/** Times that a copy is made again because a page of it was gone by then. */
+const COPIES_MAX = 4;
 
 export interface MappedAccessOptions {
   fd: number;
@@ -40,6 +42,8 @@ export interface MappedAccessOptions {
   /** Bytes of the least that the device discards. */
   sectorBytes: number;
   trustMincore: boolean;
+  /** The size as the file system or device says now. */
+  sizeNow: () => number;
   onInvalidate: (from: number, length: number) => void;
 }
 
@@ -53,6 +57,7 @@ export class MappedAccess implements Access {
   readonly #kind: 'file' | 'block-device';
   readonly #sectorBytes: number;
   readonly #trustMincore: boolean;
+  readonly #sizeNow: () => number;
   readonly #onInvalidate: (from: number, length: number) => void;
   readonly #mapping: FileMapping;
   readonly #scratch: Slab;
@@ -74,6 +79,11 @@ export class MappedAccess implements Access {
   /** Something of our own was not made durable yet. */
   #changed = false;
   #losses: Loss[] = [];
+  #faults = 0;
+  /** The guard's count when this file's cells were last looked at. */
+  #faultsSeen = native().guardFaults();
+  /** Damage that nobody asked about yet, by cause and place. */
+  readonly #damage = new Map<string, Damage>();
 
   constructor(options: MappedAccessOptions) {
     this.path = options.ground.path;
@@ -82,6 +92,7 @@ export class MappedAccess implements Access {
     this.#kind = options.kind;
     this.#sectorBytes = options.sectorBytes;
     this.#trustMincore = options.trustMincore;
+    this.#sizeNow = options.sizeNow;
     this.#onInvalidate = options.onInvalidate;
     this.#mapping = this.#map(false);
     this.#scratch = createSlab(SCRATCH_BYTES);
@@ -103,14 +114,18 @@ export class MappedAccess implements Access {
   }
 
   get counts(): AccessCounts {
-    return { readAheadBytes: 0, readAheadUnused: 0, gatheredBytes: 0, evictions: 0 };
+    this.#lookForDamage();
+    return { readAheadBytes: 0, readAheadUnused: 0, gatheredBytes: 0, evictions: 0, faults: this.#faults };
   }
 
   tryWindow(offset: number, length: number, writable: boolean): FileWindow | undefined {
     if (writable && !this.#isAllocated(offset, length)) return undefined;
     const mapping = writable ? this.#sharedMapping() : this.#mapping;
     if (!mapping.resident(offset, length)) return undefined;
-    return this.#make(offset, length, writable);
+    const segment = mapping.at(offset, length);
+    // What is gone has to be asked of the device again.
+    if (segmentCause(this.#words, segment, offset - segment.start, length) !== CAUSE_NONE) return undefined;
+    return this.#make(segment, offset, length, writable);
   }
 
   caller(offset: number, length: number, _writable: boolean, blocking: boolean, settle: (error: Error | undefined) => void): Caller {
@@ -131,7 +146,11 @@ export class MappedAccess implements Access {
   checkRoom(): void {}
 
   windowFrom(offset: number, length: number, writable: boolean): FileWindow {
-    return this.#make(offset, Math.max(0, Math.min(length, this.ground.logical - offset)), writable);
+    const asked = Math.max(0, Math.min(length, this.ground.logical - offset));
+    if (asked === 0) return this.#make(undefined, offset, 0, writable);
+    const mapping = writable ? this.#sharedMapping() : this.#mapping;
+    const bytes = this.#mend(mapping, offset, asked);
+    return this.#make(bytes === 0 ? undefined : mapping.at(offset, bytes), offset, bytes, writable);
   }
 
   tryCopy(target: Uint8Array, offset: number): boolean {
@@ -140,9 +159,12 @@ export class MappedAccess implements Access {
   }
 
   copyFrom(target: Uint8Array, offset: number): number {
-    const length = Math.max(0, Math.min(target.length, this.ground.logical - offset));
-    if (length > 0) this.#copy(target.subarray(0, length), offset);
-    return length;
+    for (let attempt = 1; ; attempt++) {
+      const asked = Math.max(0, Math.min(target.length, this.ground.logical - offset));
+      const length = asked === 0 ? 0 : this.#mend(this.#mapping, offset, asked);
+      if (length === 0 || this.#copy(target.subarray(0, length), offset)) return length;
+      if (attempt === COPIES_MAX) throw causeError(CAUSE_FAULT, { path: this.path, offset, length });
+    }
   }
 
   giveBack(): void {}
@@ -150,11 +172,83 @@ export class MappedAccess implements Access {
   readBlocking(target: Uint8Array, offset: number): number {
     let done = 0;
     while (done < target.length) {
-      const count = readSync(this.#fd, target, done, target.length - done, offset + done);
+      const count = this.#readSome(target.subarray(done), offset + done);
       if (count === 0) break;
       done += count;
     }
     return done;
+  }
+
+  #readSome(target: Uint8Array, offset: number): number {
+    try {
+      return readSync(this.#fd, target, 0, target.length, offset);
+    } catch (error) {
+      // The target's own pages are gone: of a window, ours or another file's.
+      const cause = (error as NodeJS.ErrnoException).code === 'EFAULT' ? causeOfFault(target) : CAUSE_NONE;
+      throw cause === CAUSE_NONE ? error : causeError(cause, { cause: error });
+    }
+  }
+
+  /**
+   * What the guard found gone in this file's mappings since it was last asked, in bytes of the file. Windows over what could not be read (CAUSE_FAULT) are refused for good; of what lay
+   * beyond the end (CAUSE_TRUNCATE) the size of the file decides: see `shrunk`. To be called when the guard's event tells of a fault; costs a look at each cell of the file then.
+   */
+  absorbFaults(): Damage[] {
+    this.#lookForDamage();
+    const found = [...this.#damage.values()];
+    this.#damage.clear();
+    return found;
+  }
+
+  /** Somebody else made the file shorter: what lies beyond `size` is gone. A size that is not below what is known is ignored. */
+  shrunk(size: number): void {
+    const before = this.ground.logical;
+    if (size >= before) return;
+    this.#mapping.cut(before, size);
+    this.#shared?.cut(before, size);
+    this.ground.cut(size, CAUSE_TRUNCATE);
+    this.ground.logical = size;
+    this.ground.committed = Math.min(this.ground.committed, size);
+    this.#forgetAllocated(size, before);
+    this.#onInvalidate(size, before - size);
+  }
+
+  #lookForDamage(): void {
+    const faults = native().guardFaults();
+    if (faults === this.#faultsSeen) return;
+    // Taken before the look: what comes meanwhile is looked for again.
+    this.#faultsSeen = faults;
+    this.#mapping.damage(this.#found);
+    this.#shared?.damage(this.#found);
+  }
+
+  readonly #found = (damage: Damage): void => {
+    const { cause, offset, length } = damage;
+    this.#faults++;
+    this.#damage.set(`${cause} ${offset}`, damage);
+    if (cause === CAUSE_FAULT) this.ground.lose(offset, offset + length, cause);
+  };
+
+  /** Those made before the bytes were mapped again keep saying why they died. A fault was noted when it was found. */
+  readonly #lost = ({ cause, offset, length }: Damage): void => {
+    if (cause !== CAUSE_FAULT) this.ground.lose(offset, offset + length, cause);
+  };
+
+  /** After the range was read in: maps the file again where the guard had replaced it. Answers with how much of the range the file has by now. */
+  #mend(mapping: FileMapping, offset: number, length: number): number {
+    const segment = mapping.at(offset, length);
+    const cause = segmentCause(this.#words, segment, offset - segment.start, length);
+    if (cause === CAUSE_NONE) return length;
+    if (cause !== CAUSE_FAULT && cause !== CAUSE_TRUNCATE) throw causeError(cause, { path: this.path, offset, length });
+    if (cause === CAUSE_TRUNCATE) {
+      const size = this.#sizeNow();
+      // A device that is gone has no size; that is for whoever watches devices to say.
+      if (size < 0 || (size === 0 && this.#kind === 'block-device')) throw causeError(CAUSE_FAULT, { path: this.path, offset, length });
+      this.shrunk(size);
+    }
+    const bytes = Math.max(0, Math.min(length, this.ground.logical - offset));
+    if (bytes > 0) mapping.mend(offset, bytes, this.#found, this.#lost);
+    return bytes;
   }
 
   // WindowOwner
@@ -509,11 +603,11 @@ export class MappedAccess implements Access {
     this.ground.logical = end;
   }
 
-  #make(offset: number, length: number, writable: boolean): FileWindow {
+  /** `segment` holds the range; undefined for no bytes. */
+  #make(segment: Segment | undefined, offset: number, length: number, writable: boolean): FileWindow {
     this.ground.windowMade();
     const generation = this.ground.generation;
-    if (length === 0) return new FileWindow(this, offset, 0, writable, -1, generation, undefined, undefined);
-    const segment = (writable ? this.#sharedMapping() : this.#mapping).at(offset, length);
+    if (segment === undefined) return new FileWindow(this, offset, 0, writable, -1, generation, undefined, undefined);
     const window = new FileWindow(this, offset, length, writable, offset - segment.start, generation, undefined, segment);
     this.#use(window, 1);
     return window;
@@ -530,14 +624,10 @@ export class MappedAccess implements Access {
   }
 
   #cellCause(window: FileWindow): number {
-    if (window.segment === undefined) return 0;
-    const first = window.segment.firstCell + Math.floor(window.place / CELL_BYTES);
-    const last = window.segment.firstCell + Math.floor((window.place + window.length - 1) / CELL_BYTES);
-    for (let cell = first; cell <= last; cell++) if (this.#words[cell] !== 0) return this.#words[cell];
-    return 0;
+    return window.segment === undefined ? CAUSE_NONE : segmentCause(this.#words, window.segment, window.place, window.length);
   }
 
-  /** Never shows what JavaScript stored into a read window: those pages are restored first. */
+  /** Never shows what JavaScript stored into a read window: those pages are restored first. False if bytes were gone when they were copied. */
   #copy(target: Uint8Array, offset: number): boolean {
     if (this.#exposed) {
       this.#mapping.forget(offset, target.length);
@@ -547,6 +637,8 @@ export class MappedAccess implements Access {
       const bytes = Math.min(target.length - done, WRITE_BYTES);
       const segment = this.#mapping.at(offset + done, bytes);
       target.set(new Uint8Array(segment.buffer, offset + done - segment.start, bytes), done);
+      // Asked afterwards: a page that went during the copy was copied as zeros.
+      if (segmentCause(this.#words, segment, offset + done - segment.start, bytes) !== CAUSE_NONE) return false;
       done += bytes;
     }
     return true;

@@ -77,7 +77,13 @@ export class ReadJob {
       );
       return;
     }
-    const copied = this.#access.copyFrom(this.#target.subarray(from, from + bytes), at);
+    let copied: number;
+    try {
+      copied = this.#access.copyFrom(this.#target.subarray(from, from + bytes), at);
+    } catch (thrown) {
+      this.#fail(thrown as Error);
+      return;
+    }
     if (copied < bytes) this.#end = Math.min(this.#end, from + copied);
     this.#advance();
   }

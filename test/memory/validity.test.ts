@@ -12,7 +12,9 @@ import {
   CAUSE_TRUNCATE,
   CAUSE_UNPLUG,
   causeError,
+  causeOf,
   claimWord,
+  firstDeadPage,
   freeWord,
   invalidate,
   revalidate,
@@ -77,6 +79,25 @@ describe('the validity table', () => {
     expect(words[word]).toBe(CAUSE_UNPLUG);
     revalidate(word, 1, CAUSE_UNPLUG);
     expect(words[word]).toBe(CAUSE_NONE);
+    freeWord(word);
+  });
+
+  it('lets a cause for the whole cell replace one for a part of it, and revalidates a part as it does a whole', () => {
+    const { words } = validity();
+    const word = claimWord();
+    const part = CAUSE_TRUNCATE | (300 << 8);
+    expect([causeOf(part), firstDeadPage(part), causeOf(CAUSE_FAULT), firstDeadPage(CAUSE_FAULT)]).toEqual([CAUSE_TRUNCATE, 300, CAUSE_FAULT, 0]);
+    words[word] = part;
+    revalidate(word, 1, CAUSE_FAULT);
+    expect(words[word]).toBe(part);
+    revalidate(word, 1, CAUSE_TRUNCATE);
+    expect(words[word]).toBe(CAUSE_NONE);
+    words[word] = part;
+    invalidate(word, 1, CAUSE_UNPLUG);
+    expect(words[word]).toBe(CAUSE_UNPLUG);
+    words[word] = CAUSE_TRUNCATE;
+    invalidate(word, 1, CAUSE_UNPLUG);
+    expect(words[word]).toBe(CAUSE_TRUNCATE);
     freeWord(word);
   });
 
