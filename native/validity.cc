@@ -125,6 +125,8 @@ void MarkCell(size_t cell, int32_t word) {
   }
 }
 
+std::atomic<int32_t>& ValidityWord(size_t index) { return words[index]; }
+
 void InitValidity(napi_env env, napi_value exports) {
   Environment* environment = new Environment();
   napi_add_env_cleanup_hook(env, EnvironmentEnds, environment);

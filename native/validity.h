@@ -7,6 +7,7 @@
 #pragma once
 #include <node_api.h>
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 
@@ -21,5 +22,8 @@ void MarkCell(size_t cell, int32_t word);
 
 // Makes a run of cells valid again: they are about to be handed out anew.
 void ValidateCells(size_t first, size_t count);
+
+// A word of the table, for threads that JavaScript does not know of.
+std::atomic<int32_t>& ValidityWord(size_t index);
 
 void InitValidity(napi_env env, napi_value exports);

@@ -69,6 +69,11 @@ export function fileSystemName(fsType: number): string {
   return NAMES.get(fsType) ?? `0x${fsType.toString(16)}`;
 }
 
+/** A FUSE or network file system: every question goes to somebody who may not answer. */
+export function isServed(fsType: number): boolean {
+  return SERVED.has(fileSystemName(fsType));
+}
+
 /**
  * The judgement. `limits` are those of the device under the file, undefined where none can be named. `tryRead` reads `length` bytes at a position
  * and into memory aligned to `length` and to no more; it answers with bytes or -errno.

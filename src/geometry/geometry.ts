@@ -55,6 +55,11 @@ export interface Geometry {
   maxTransferSize: number;
   /** A disk with heads: queue/rotational, BLKROTATIONAL. False where unknown. Virtual disks often say true and are none. */
   rotational: boolean;
+  /**
+   * Which disk it is, among all that the kernel ever saw: BLKGETDISKSEQ of a device, the diskseq attribute of the disk under a file (Linux 5.15). Grows with
+   * each disk that appears, so one that was unplugged and came back has another. Undefined where `device` is, and on older kernels.
+   */
+  diskSequence: number | undefined;
 }
 
 /** What the opener needs to know besides. */
@@ -80,8 +85,6 @@ export interface GeometryFacts {
   readonly directIsReal: boolean;
   /** Requests that the device's queue holds (queue/nr_requests); undefined where there is no such number. */
   readonly queueRequests: number | undefined;
-  /** Grows with each disk that the kernel ever saw (BLKGETDISKSEQ, Linux 5.15): tells a device from its successor with the same numbers. Undefined for files. */
-  readonly diskSequence: number | undefined;
   /** FIEMAP's addresses are bytes of `geometry.device`. */
   readonly extentsAreOnDevice: boolean;
   /** Bytes of `geometry.device`, 0 where it is not known. */
@@ -213,6 +216,7 @@ export function geometryFrom(
     alignmentOffset,
     maxTransferSize: transferSize(maxBytes, limits?.maxSegments),
     rotational: limits?.rotational ?? probe.rotational === 1,
+    diskSequence: probe.diskSeq >= 0 ? probe.diskSeq : device?.diskSequence,
   };
   const features: Feature[] = [
     {
@@ -242,7 +246,6 @@ export function geometryFrom(
     transfer: direct.alignment.write === 0 ? { memory: SECTOR, read: SECTOR, write: SECTOR } : direct.alignment,
     directIsReal: direct.real,
     queueRequests: positive(limits?.requests),
-    diskSequence: probe.diskSeq >= 0 ? probe.diskSeq : undefined,
     // What FIEMAP calls physical is an address of the file system's own on btrfs.
     extentsAreOnDevice: isDevice || (device !== undefined && probe.fsid === ''),
     deviceSize: device?.sizeBytes ?? (isDevice ? Math.max(0, probe.deviceSize) : 0),

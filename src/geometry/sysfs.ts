@@ -44,6 +44,11 @@ export interface BlockDevice {
   /** Attribute alignment_offset; -1 where the stack cannot be aligned. */
   alignmentOffset: number | undefined;
   readOnly: boolean;
+  /** Of the disk: grows with each one that the kernel ever saw (Linux 5.15). */
+  diskSequence: number | undefined;
+  /** Its own folder in sysfs, and its disk's; both without symbolic links. */
+  folder: string;
+  diskFolder: string;
   limits: QueueLimits;
 }
 
@@ -57,7 +62,20 @@ export function blockDevice(numbers: string, sysfs = '/sys'): BlockDevice | unde
 
 /** The devices that a btrfs file system lies on: its files' st_dev is an anonymous number that names none of them. */
 export function btrfsDevices(fsid: string, sysfs = '/sys'): BlockDevice[] {
-  const folder = join(sysfs, 'fs', 'btrfs', fsid, 'devices');
+  return devicesIn(join(sysfs, 'fs', 'btrfs', fsid, 'devices'));
+}
+
+/** The disk that a partition is of; undefined for everything else. */
+export function diskOf(device: BlockDevice): BlockDevice | undefined {
+  return device.diskFolder === device.folder ? undefined : describe(device.diskFolder);
+}
+
+/** The devices that a stacked one (device mapper, md, bcache) is made of, one level down. */
+export function slavesOf(device: BlockDevice): BlockDevice[] {
+  return devicesIn(join(device.folder, 'slaves'));
+}
+
+function devicesIn(folder: string): BlockDevice[] {
   let names: string[];
   try {
     names = readdirSync(folder);
@@ -87,6 +105,9 @@ function describe(link: string): BlockDevice | undefined {
     sizeBytes: (number(folder, 'size') ?? 0) * SECTOR,
     alignmentOffset: number(folder, 'alignment_offset'),
     readOnly: number(folder, 'ro') === 1,
+    diskSequence: number(disk, 'diskseq'),
+    folder,
+    diskFolder: disk,
     limits: queueLimits(join(disk, 'queue')),
   };
 }

@@ -3,7 +3,7 @@
  *
  * The addon checks no arguments, builds no errors and keeps no policy: it answers with numbers, a negative one is -errno.
  * Guarantees: loading fails with one ERR_SECTORWISE_NATIVE that lists every place tried, the platform and how to build.
- * Imported by io/, memory/ and geometry/ alone.
+ * Imported by io/, memory/, geometry/ and unplug/ alone.
  */
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -101,6 +101,58 @@ export interface NativeExtents {
   complete: boolean;
 }
 
+/** How the loss of a device concerns a file: it holds the bytes; it is the disk of that; it is one of several below, whose loss the file may survive. */
+export const ROLE_OWN = 0;
+export const ROLE_DISK = 1;
+export const ROLE_MEMBER = 2;
+
+/** A device whose loss concerns a watched file. */
+export interface NativeWatchedDevice {
+  /** In sysfs; its attribute `size` is kept open. */
+  folder: string;
+  /** `major:minor`. */
+  numbers: string;
+  /** DISKSEQ, -1 where unknown. */
+  sequence: number;
+  /** ROLE_… */
+  role: number;
+}
+
+/** What is to be watched. Words are indices in the validity table; none may be freed before `unwatch`. */
+export interface NativeWatchRequest {
+  /** Duplicated; -1 to watch the devices alone. */
+  fd: number;
+  /** Gets the cause (CAUSE_UNPLUG, CAUSE_SHUTDOWN) by compare-exchange from 0, on the watcher's thread. */
+  word: number;
+  /** Bits are set in it: SIGNAL_… */
+  signal: number;
+  /** Holds the number of live windows; 0 is not asked after. */
+  live: number;
+  isDevice: boolean;
+  /** Served by somebody else (FUSE, network): asked after on the prober's thread alone. */
+  remote: boolean;
+  /** Bytes as they are known; any other size is signalled. */
+  size: number;
+  /** DISKSEQ of the disk that holds the bytes, -1 where unknown. */
+  sequence: number;
+  /** Files with the same one are on the same device: they are read from it in turn. */
+  group: string;
+  /** Node of the device that holds the bytes of a regular file, '' for none; opened for reading when the file's own reads fail, where allowed. */
+  node: string;
+  nodeMajor: number;
+  nodeMinor: number;
+  devices: NativeWatchedDevice[];
+}
+
+/** The file has another size than was known. */
+export const SIGNAL_SIZE = 1;
+/** The cause is in the file's word. */
+export const SIGNAL_LOST = 2;
+/** A page of some file could not be brought in. */
+export const SIGNAL_FAULT = 4;
+/** The suspicion was looked into, whether or not something was found. */
+export const SIGNAL_SETTLED = 8;
+
 export interface NativeBinding {
   createRing(options: { engine: 'auto' | EngineName; depth: number }): NativeRing | { error: number; features: Feature[] };
   /** 0 < bytes, a multiple of 4096. A negative number is -errno. */
@@ -136,6 +188,33 @@ export interface NativeBinding {
   allocateAsync(fd: number, offset: number, length: number): Promise<number>;
   fiemapAsync(fd: number, offset: number, length: number, sync: boolean): Promise<NativeExtents>;
   fallocate(fd: number, offset: number, length: number): number;
+  /** Once for each environment: `onSignal` is called from the event loop after signal words of its watches changed, once for many. 0 or -errno. */
+  startWatching(onSignal: () => void): number;
+  /** The number of the watch, or -errno. Starts the process's watcher thread with the first. */
+  watch(request: NativeWatchRequest): number;
+  /**
+   * No word of the watch is written after this. Waits for the watcher's lock, and at most 10 ms for a direct read that is running: true if every descriptor
+   * of the watch is closed, false where that read hangs (it is closed when the read ends).
+   */
+  unwatch(id: number): boolean;
+  /**
+   * Somebody's own operation failed with `errno` (EIO, ENODEV, …; 0 for no bytes inside the size): look at once. Answers with the number of the round, which
+   * those that come while it runs share. SIGNAL_SETTLED follows when it ends, within `watcherPeriods.settle`.
+   */
+  suspect(id: number, errno: number): number;
+  /** The last round that ended. */
+  settledRound(id: number): number;
+  /** The same, waiting for the answer: 0 or the cause. */
+  suspectSync(id: number, errno: number): number;
+  /** 0 or the cause, by what cannot block: sysfs, size, non-blocking read. A shutdown is told after its grace only. */
+  checkNow(id: number): number;
+  /** Whether signals to come keep the event loop alive; they do not unless asked. */
+  refWatcher(held: boolean): void;
+  watcherFeatures(): Feature[];
+  /** Milliseconds; native/watcher.h says what of. */
+  readonly watcherPeriods: { health: number; presence: number; grace: number; settle: number };
+  /** The verdict alone, from places asked and failed, presence of the device (0 unknown, 1 there, 2 dead), a file system that refuses, and an errno that was reported. */
+  judgePresence(isDevice: boolean, asked: number, failed: number, raw: number, refused: boolean, reported: number): { cause: number; wholeDevice: boolean };
 }
 
 let binding: NativeBinding | undefined;

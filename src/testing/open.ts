@@ -187,6 +187,7 @@ function geometryOf(disk: SimulatedDisk, maxTransferSize: number): Geometry {
     alignmentOffset: 0,
     maxTransferSize,
     rotational: false,
+    diskSequence: undefined,
   };
 }
 

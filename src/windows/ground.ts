@@ -72,7 +72,7 @@ export class Ground {
   }
 
   /** The bytes [from, to) are gone for every window made so far; a window made from now on may have them again. */
-  lose(from: number, to: number, cause: number): void {
+  loseRange(from: number, to: number, cause: number): void {
     this.generation++;
     this.invalidations++;
     if (this.live > 0) this.#cuts.addLoss(this.generation, from, to, cause);

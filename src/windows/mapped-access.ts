@@ -200,19 +200,6 @@ export class MappedAccess implements Access {
     return found;
   }
 
-  /** Somebody else made the file shorter: what lies beyond `size` is gone. A size that is not below what is known is ignored. */
-  shrunk(size: number): void {
-    const before = this.ground.logical;
-    if (size >= before) return;
-    this.#mapping.cut(before, size);
-    this.#shared?.cut(before, size);
-    this.ground.cut(size, CAUSE_TRUNCATE);
-    this.ground.logical = size;
-    this.ground.committed = Math.min(this.ground.committed, size);
-    this.#forgetAllocated(size, before);
-    this.#onInvalidate(size, before - size);
-  }
-
   #lookForDamage(): void {
     const faults = native().guardFaults();
     if (faults === this.#faultsSeen) return;
@@ -226,12 +213,12 @@ export class MappedAccess implements Access {
     const { cause, offset, length } = damage;
     this.#faults++;
     this.#damage.set(`${cause} ${offset}`, damage);
-    if (cause === CAUSE_FAULT) this.ground.lose(offset, offset + length, cause);
+    if (cause === CAUSE_FAULT) this.ground.loseRange(offset, offset + length, cause);
   };
 
   /** Those made before the bytes were mapped again keep saying why they died. A fault was noted when it was found. */
   readonly #lost = ({ cause, offset, length }: Damage): void => {
-    if (cause !== CAUSE_FAULT) this.ground.lose(offset, offset + length, cause);
+    if (cause !== CAUSE_FAULT) this.ground.loseRange(offset, offset + length, cause);
   };
 
   /** After the range was read in: maps the file again where the guard had replaced it. Answers with how much of the range the file has by now. */
@@ -244,7 +231,7 @@ export class MappedAccess implements Access {
       const size = this.#sizeNow();
       // A device that is gone has no size; that is for whoever watches devices to say.
       if (size < 0 || (size === 0 && this.#kind === 'block-device')) throw causeError(CAUSE_FAULT, { path: this.path, offset, length });
-      this.shrunk(size);
+      if (size < this.ground.logical) this.#cutAt(size);
     }
     const bytes = Math.max(0, Math.min(length, this.ground.logical - offset));
     if (bytes > 0) mapping.mend(offset, bytes, this.#found, this.#lost);
@@ -540,6 +527,13 @@ export class MappedAccess implements Access {
   }
 
   shrunk(size: number, done: () => void): boolean {
+    this.#cutAt(size);
+    done();
+    return true;
+  }
+
+  /** Somebody else made the file end at `size`, below what was known. */
+  #cutAt(size: number): void {
     const before = this.ground.logical;
     // Windows first: who reads zeros below and asks then, learns why.
     this.ground.cut(size, CAUSE_TRUNCATE);
@@ -549,8 +543,6 @@ export class MappedAccess implements Access {
     this.#shared?.cut(before, size);
     this.#forgetAllocated(size, before);
     this.#onInvalidate(size, before - size);
-    done();
-    return true;
   }
 
   get losses(): readonly Loss[] {
