@@ -16,6 +16,7 @@
 #include "guard.h"
 #include "residency.h"
 #include "validity.h"
+#include "watcher.h"
 
 namespace {
 
@@ -309,6 +310,9 @@ napi_value MapSegment(napi_env env, napi_callback_info info) {
   segment->first_cell = static_cast<size_t>(first);
   segment->cells = cells;
   segment->shared = shared;
+  // From here on somebody can fault: whoever watches is told, and keeps the guard in its place.
+  static std::once_flag watched;
+  std::call_once(watched, [] { WatcherAlso(GuardEventFd(), GuardArm); });
   int refused = GuardArm();
   if (refused >= 0) refused = segment->Own(fd);
   if (refused >= 0) refused = MapFile(segment->start, segment->bytes, shared, fd, position);

@@ -51,7 +51,7 @@ export function directFile(options: DirectFileOptions): { file: OpenFile; manage
     pressure: () => access?.pressure() ?? false,
     cacheFull: (caller) => (access as DirectAccess).cacheFull(caller),
     suspect: (result, settled) => file?.suspect(result, settled) ?? false,
-    look: () => file?.look(),
+    look: () => file?.lookHard(),
   };
   const manager = new RequestManager(new Ring(engine), frames, source, options.file, {
     slots: options.slots,

@@ -15,7 +15,7 @@ import type { Extent } from './geometry/extents.js';
 import type { Geometry } from './geometry/geometry.js';
 import type { Engine, EngineName, Feature } from './io/engine.js';
 import { BLOCK_BYTES, SECTOR_BYTES } from './memory/block-store.js';
-import { CAUSE_NONE, CAUSE_SHUTDOWN, CAUSE_TRUNCATE, causeError } from './memory/validity.js';
+import { CAUSE_NONE, CAUSE_SHUTDOWN, CAUSE_TRUNCATE, causeError, validity } from './memory/validity.js';
 import {
   type Caching,
   checkBytes,
@@ -304,8 +304,12 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
       sizeChanged: () => {
         if (!this.#isGone()) this.noticeSize(parts.sizeNow());
       },
-      faulted: () => {},
+      faulted: () => {
+        if (!this.#isGone()) this.#access.absorbFaults();
+      },
     });
+    const { liveWord } = this.#watch;
+    if (liveWord !== undefined) this.#ground.tellAlive(validity().words, liveWord);
   }
 
   get size(): number {
@@ -332,7 +336,7 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
   }
 
   explain(): Explanation {
-    return { engine: this.#parts.engine.name as EngineName, features: [...this.#parts.engine.features(), ...this.#parts.features] };
+    return { engine: this.#parts.engine.name as EngineName, features: [...this.#parts.engine.features(), ...this.#parts.features, ...this.#watch.features()] };
   }
 
   // Windows
@@ -849,8 +853,15 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
 
   /** Sees to a loss that can be seen at once; true if there is one. */
   look(): boolean {
-    if (this.#isLost()) return true;
-    const cause = this.#watch.check();
+    return this.#isLost() || this.#found(this.#watch.check());
+  }
+
+  /** As `suspect`, for a blocking call. */
+  lookHard(): void {
+    if (!this.look()) this.#found(this.#watch.suspectNow(EIO));
+  }
+
+  #found(cause: number): boolean {
     if (cause !== CAUSE_NONE) this.lose(cause);
     return cause !== CAUSE_NONE;
   }
@@ -1017,6 +1028,7 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
   }
 }
 
+const EIO = -5;
 const ENOSPC = -28;
 /** Pieces that `prefetch` has on their way at once. */
 const PREFETCH_AT_ONCE = 8;

@@ -26,7 +26,7 @@ import { claimWord, freeWord, validity } from './memory/validity.js';
 import { type CheckedOptions, checkOpenOptions, checkPath, type OpenOptions } from './options.js';
 import { MutationQueue } from './requests/mutation-queue.js';
 import { RequestManager, type RequestSource } from './requests/request-manager.js';
-import { noWatch } from './unplug/ground-watch.js';
+import { type GroundListener, watchGround } from './unplug/ground-watch.js';
 import { Ground } from './windows/ground.js';
 import { MappedAccess } from './windows/mapped-access.js';
 
@@ -277,6 +277,18 @@ function assemble(path: string, fd: number, options: CheckedOptions, held: Relea
   const word = claimWord();
   held.push(() => freeWord(word));
   const sizeNow = (): number => (facts.isDevice ? native().probe(fd).deviceSize : fs.fstatSync(fd).size);
+  const listeners: GroundListener[] = [];
+  const watch = placed(path, () =>
+    watchGround(
+      { fd, word, size: facts.size },
+      {
+        lost: (cause) => listeners.forEach((listener) => void listener.lost(cause)),
+        sizeChanged: () => listeners.forEach((listener) => void listener.sizeChanged()),
+        faulted: () => listeners.forEach((listener) => void listener.faulted()),
+      },
+    ),
+  );
+  held.push(() => watch.close());
   const base: FileBase = {
     path,
     writable,
@@ -285,7 +297,10 @@ function assemble(path: string, fd: number, options: CheckedOptions, held: Relea
     file: placed(path, () => engine.addFile(fd)),
     ground: new Ground(path, facts.size, validity().words, word),
     sizeNow,
-    watch: () => noWatch,
+    watch: (listener) => {
+      listeners.push(listener);
+      return watch;
+    },
     aheadBytes: options.readAheadMax,
     extents: (offset, length) => readExtents(fd, facts, offset, length),
     dispose: () => {
@@ -346,7 +361,7 @@ function mappedFile(base: FileBase, fd: number, facts: GeometryFacts): BlockFile
       return size;
     },
     suspect: (result, settled) => file?.suspect(result, settled) ?? false,
-    look: () => file?.look(),
+    look: () => file?.lookHard(),
     pressure: () => false,
     cacheFull: () => access.cacheFull(),
   };

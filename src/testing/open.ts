@@ -167,6 +167,9 @@ function watchDisk(disk: SimulatedDisk, listener: GroundListener, notice: 'event
     suspect: () => false,
     // Opened while the disk was away: there is no event for that.
     check: () => (cause === CAUSE_NONE && !(disk.present && disk.generation === generation) ? CAUSE_UNPLUG : cause),
+    suspectNow: () => CAUSE_NONE,
+    liveWord: undefined,
+    features: () => [],
     close: stop,
   };
 }

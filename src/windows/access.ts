@@ -80,6 +80,8 @@ export interface Access extends WindowOwner {
    * changes of our own beyond that end are still to be written: they will make the file longer again.
    */
   shrunk(size: number, done: () => void): boolean;
+  /** Somewhere in the process a touch of a window faulted: windows of this file over what the guard replaced are invalid from here on. */
+  absorbFaults(): void;
   /** The file is gone for good: zero pages under everything. Operations may still be in flight. What was not durable is named by `acknowledge`, with `error`. */
   lose(cause: number, error: Error): void;
   /** What a flush could not make durable and nobody acknowledged. */

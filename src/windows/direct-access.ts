@@ -61,7 +61,7 @@ export class DirectAccess implements Access {
       const frame = this.#frames.tryPin(first, writable ? ALL_SECTORS : sectorMask(within, within + length), writable);
       if (frame < 0) return undefined;
       if (writable) this.#frames.writers[frame]++;
-      this.ground.live++;
+      this.ground.windowMade();
       return new FileWindow(this, offset, length, writable, frame, this.ground.generation, undefined, undefined);
     }
     const count = blocksOver(offset, length);
@@ -309,6 +309,9 @@ export class DirectAccess implements Access {
   shrunk(size: number, done: () => void): boolean {
     return this.#writes.shrunk(size, done);
   }
+
+  /** Frames are memory of this process. */
+  absorbFaults(): void {}
 
   get losses(): readonly Loss[] {
     return this.#writes.losses;

@@ -28,6 +28,10 @@ export class Ground {
   /** Why the whole of it is gone, other than by `close`. */
   #lost = CAUSE_NONE;
 
+  /** Where a watcher reads whether windows are alive. */
+  #alive: Int32Array = new Int32Array(1);
+  #aliveWord = 0;
+
   constructor(path: string, size: number, words: Int32Array, word: number) {
     this.path = path;
     this.logical = size;
@@ -82,13 +86,23 @@ export class Ground {
   close(): void {
     this.closed = true;
     this.generation++;
+    this.tellAlive(new Int32Array(1), 0);
+  }
+
+  /** From now on `words[word]` is not 0 while windows are alive. */
+  tellAlive(words: Int32Array, word: number): void {
+    this.#alive = words;
+    this.#aliveWord = word;
+    words[word] = this.live;
   }
 
   windowMade(): void {
-    this.live++;
+    if (this.live++ === 0) this.#alive[this.#aliveWord] = 1;
   }
 
   windowDropped(): void {
-    if (--this.live === 0) this.#cuts.clear();
+    if (--this.live !== 0) return;
+    this.#alive[this.#aliveWord] = 0;
+    this.#cuts.clear();
   }
 }
