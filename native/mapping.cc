@@ -262,6 +262,21 @@ napi_value SegmentRestore(napi_env env, napi_callback_info info) {
   return Number(env, refused);
 }
 
+// Empties the page table over a range and drops what was stored into private pages; the next touch finds the file's bytes again.
+napi_value SegmentDrop(napi_env env, napi_callback_info info) {
+  Call call;
+  if (!call.Read(env, info)) return Number(env, -EINVAL);
+  if (!call.segment->open) return Number(env, -EBADF);
+  return Number(env, madvise(call.start, call.length, MADV_DONTNEED) == 0 ? 0 : -errno);
+}
+
+napi_value SegmentPresent(napi_env env, napi_callback_info info) {
+  Call call;
+  if (!call.Read(env, info)) return Number(env, -EINVAL);
+  if (!call.segment->open) return Number(env, -EBADF);
+  return Number(env, CountPresent(call.start, call.length));
+}
+
 napi_value SegmentClose(napi_env env, napi_callback_info info) {
   napi_value self = nullptr;
   napi_get_cb_info(env, info, nullptr, nullptr, &self, nullptr);
@@ -363,6 +378,8 @@ void InitMapping(Napi::Env env, Napi::Object exports) {
       {"mincore", nullptr, SegmentMincore, nullptr, nullptr, nullptr, napi_default_method, nullptr},
       {"repoint", nullptr, SegmentRepoint, nullptr, nullptr, nullptr, napi_default_method, nullptr},
       {"restore", nullptr, SegmentRestore, nullptr, nullptr, nullptr, napi_default_method, nullptr},
+      {"drop", nullptr, SegmentDrop, nullptr, nullptr, nullptr, napi_default_method, nullptr},
+      {"present", nullptr, SegmentPresent, nullptr, nullptr, nullptr, napi_default_method, nullptr},
       {"close", nullptr, SegmentClose, nullptr, nullptr, nullptr, napi_default_method, nullptr},
   };
   napi_value constructor = nullptr;

@@ -12,3 +12,6 @@ int64_t DropScribbled(unsigned char* start, size_t length);
 // The offset from `start` of the first page that is not in the page table, -1 if all are, -errno - 1 where PAGEMAP_SCAN is refused.
 // With `repair` (private mappings) it drops what was stored into, as above; such a page counts as missing.
 int64_t FirstMissing(unsigned char* start, size_t length, bool repair);
+
+// Pages of the range that are in the page table, -errno where PAGEMAP_SCAN is refused.
+int64_t CountPresent(unsigned char* start, size_t length);

@@ -46,13 +46,13 @@ import { WindowRequest } from './windows/window-request.js';
 export interface Residency {
   /** Pages that the range touches. */
   pages: number;
-  /** In memory; in page-cache mode possibly still being read. */
+  /** In memory, with their bytes. */
   cached: number;
-  /** Changed and not yet written. */
+  /** Changed and not yet written (page-cache mode: where cachestat tells; else 0, as on tmpfs, overlayfs and for those who may not write). */
   dirty: number;
-  /** Being written. */
+  /** Being written (page-cache mode: as `dirty`). */
   writeback: number;
-  /** Were in memory and were reclaimed (page-cache mode, where cachestat tells; else 0). */
+  /** Were in memory and were reclaimed (page-cache mode: as `dirty`; else 0). */
   evicted: number;
 }
 
@@ -219,9 +219,13 @@ export interface BlockFile
   discard(offset: number, length: number): Promise<void>;
   /** Resolves when the range is resident (in direct mode: as much of it as half of the cache takes); read errors are reported by the later read, not here. */
   prefetch(offset: number, length: number): Promise<void>;
-  /** Drops what it may of the range from memory: not what is pinned, dirty or on its way. */
+  /** Drops what it may of the range from memory: not what is pinned (page-cache mode: the 2 MiB around a window), dirty or on its way. */
   evict(offset: number, length: number): Promise<void>;
-  /** How much of the range (default: from `offset` 0 to the end) is in memory. A hint, stale at once. */
+  /**
+   * How much of the range (default: from `offset` 0 to the end) is in memory. A hint, stale at once: exact up to 256 MiB, and beyond for what can be counted in some 2 ms;
+   * the rest of a longer range is estimated from samples spread over it. Starts no I/O. To a process that may neither write to the file nor owns it the kernel says
+   * little (page-cache mode): only what the process has mapped counts then. `explain()` says what is asked.
+   */
   residency(offset?: number, length?: number): Residency;
   /** Where the range (default: all of it) lies on the device, in order and without gaps. May be stale, and is never an identity. */
   extents(offset?: number, length?: number): Promise<Extent[]>;
@@ -336,7 +340,10 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
   }
 
   explain(): Explanation {
-    return { engine: this.#parts.engine.name as EngineName, features: [...this.#parts.engine.features(), ...this.#parts.features, ...this.#watch.features()] };
+    return {
+      engine: this.#parts.engine.name as EngineName,
+      features: [...this.#parts.engine.features(), ...this.#parts.features, ...this.#access.features(), ...this.#watch.features()],
+    };
   }
 
   // Windows
@@ -730,6 +737,8 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
       if (last.length < PREFETCH_AT_ONCE) continue;
       await Promise.all(last);
       last = [];
+      // What is in memory already is found so within microtasks: the event loop gets its turn all the same.
+      await new Promise(setImmediate);
       if (this.#closing !== undefined) return;
     }
     await Promise.all(last);

@@ -348,6 +348,7 @@ function mappedFile(base: FileBase, fd: number, facts: GeometryFacts): BlockFile
     sectorBytes: base.geometry.logicalSectorSize,
     trustMincore: facts.trustMincore,
     sizeNow: base.sizeNow,
+    device: facts.deviceNumbers,
     onInvalidate: (from, length) => file?.invalidated('truncate', from, length),
   });
   const source: RequestSource = {

@@ -8,7 +8,6 @@
  * replaced by the documented fallback, never handed on; nothing here writes, and a device is read at most for a few hundred bytes.
  * Leaves to others: where the bytes of a file lie (`extents.ts`), the engine's own features (`io/`).
  */
-import { accessSync, constants, fstatSync } from 'node:fs';
 import { SectorwiseError, systemError } from '../errors.js';
 import type { Feature } from '../io/engine.js';
 import type { NativeProbe } from '../io/native.js';
@@ -94,6 +93,8 @@ export interface GeometryFacts {
 const PAGE = 4096;
 const MEBIBYTE = 1 << 20;
 const SECTOR = 512;
+/** The most that the page cache keeps in one piece: what one entry of a page middle directory maps. */
+const FOLIO_MAX = 2 * MEBIBYTE;
 
 /** Where the device says nothing. */
 const UNKNOWN_SECTOR_SIZE = 4096;
@@ -117,7 +118,8 @@ const EISDIR = 21;
  */
 export function readGeometry(fd: number, options: { direct: boolean }): GeometryFacts {
   const { probe, devices, direct } = ask(fd, options.direct);
-  return { ...geometryFrom(probe, devices, direct, options.direct), trustMincore: mincoreTellsTruth(fd) };
+  const facts = geometryFrom(probe, devices, direct, options.direct);
+  return { ...facts, trustMincore: mincoreTellsTruth(fd, facts.size) };
 }
 
 /**
@@ -281,18 +283,14 @@ function transferSize(maxBytes: number | undefined, maxSegments: number | undefi
   return Math.max(PAGE, limit - (limit % PAGE));
 }
 
-/** can_do_mincore() of mm/mincore.c: the inode's owner, who has CAP_FOWNER, or who may write to it. */
-function mincoreTellsTruth(fd: number): boolean {
-  const user = process.geteuid?.();
-  if (user === 0 || fstatSync(fd).uid === user) return true;
-  // access(2) asks for the real user, mincore for the effective one.
-  if (process.getuid?.() !== user) return false;
-  try {
-    accessSync(`/proc/self/fd/${fd}`, constants.W_OK);
-    return true;
-  } catch {
-    return false;
-  }
+/**
+ * mincore's can_do_mincore() lets the inode's owner, CAP_FOWNER and who may write to it see; to others every page is resident, also one beyond the end of the file,
+ * which nothing can have brought into memory. That one is asked about: user ids alone know nothing of access lists, capabilities and user namespaces.
+ */
+function mincoreTellsTruth(fd: number, size: number): boolean {
+  // The last folio may reach beyond the end, but not beyond its 2 MiB.
+  const beyond = (Math.ceil(size / FOLIO_MAX) + 1) * FOLIO_MAX;
+  return native().countResident(fd, beyond, PAGE) === 0;
 }
 
 function positive(value: number | undefined): number | undefined {

@@ -51,6 +51,10 @@ export interface NativeSegment {
   repoint(offset: number, length: number): number;
   /** Maps the file's bytes there again after `repoint`, at the same place. 0 or -errno. */
   restore(offset: number, length: number, fd: number): number;
+  /** Empties the page table over [offset, offset+length); what JavaScript stored into private pages is gone. 0 or -errno: EINVAL where a page of it is locked. */
+  drop(offset: number, length: number): number;
+  /** Pages of [offset, offset+length) that are in the page table, or -errno. */
+  present(offset: number, length: number): number;
   /** Re-points everything and gives the address space back once the buffer was collected. */
   close(): void;
 }
@@ -172,6 +176,8 @@ export interface NativeBinding {
   /** Can PAGEMAP_SCAN be used in this process? 0 or -errno. */
   pagemapScan(): number;
   probe(fd: number): NativeProbe;
+  /** Pages of [offset, offset+length) that mincore calls resident, or -errno; the offset is a multiple of 4096. It may reach beyond the end of the file. */
+  countResident(fd: number, offset: number, length: number): number;
   /** cachestat(2): [cached, dirty, writeback, evicted, recently_evicted] pages into target, 0 or -errno. */
   cachestat(fd: number, offset: number, length: number, target: Float64Array): number;
   /** Non-blocking one-byte preadv2(RWF_NOWAIT): 1, 0 or -errno. */

@@ -3,6 +3,7 @@
  *
  * Offsets and lengths are checked and clipped to the file before they come here; a length is never 0.
  */
+import type { Feature } from '../io/engine.js';
 import type { Mutation } from '../requests/mutation-queue.js';
 import type { Caller, RequestManager } from '../requests/request-manager.js';
 import type { Loss } from '../requests/write-back.js';
@@ -73,6 +74,8 @@ export interface Access extends WindowOwner {
 
   evict(offset: number, length: number): Promise<void>;
   residency(offset: number, length: number): PageCounts;
+  /** Kernel features that this way uses or does without, as known now. */
+  features(): Feature[];
   /** The file grew, by us or by others. */
   grown(size: number): void;
   /**

@@ -6,6 +6,7 @@
  * Leaves to others: getting blocks into frames (`requests/`), what changes the file (`direct-writes.ts`).
  */
 import { SectorwiseError } from '../errors.js';
+import type { Feature } from '../io/engine.js';
 import { ABSENT, ALL_SECTORS, BLOCK_BYTES, sectorMask } from '../memory/block-store.js';
 import { type FrameCache, RESERVED_FRAMES } from '../memory/frame-cache.js';
 import type { Mutation, MutationQueue } from '../requests/mutation-queue.js';
@@ -302,6 +303,10 @@ export class DirectAccess implements Access {
       }
     }
     return counts;
+  }
+
+  features(): Feature[] {
+    return [];
   }
 
   grown(): void {}

@@ -10,11 +10,12 @@
  */
 import { readSync } from 'node:fs';
 import { assertionError, systemError } from '../errors.js';
-import { type Engine, FLAG_ASYNC, OP_ALLOCATE, OP_DISCARD, OP_EVICT, OP_SYNC, OP_TRUNCATE, OP_WRITE, type Slab } from '../io/engine.js';
+import { type Engine, type Feature, FLAG_ASYNC, OP_ALLOCATE, OP_DISCARD, OP_EVICT, OP_SYNC, OP_TRUNCATE, OP_WRITE, type Slab } from '../io/engine.js';
 import { native } from '../io/native.js';
 import { ALL_SECTORS, BLOCK_BYTES } from '../memory/block-store.js';
 import { FillStore, SCRATCH_BYTES } from '../memory/fill-store.js';
 import { CELL_BYTES, causeOfFault, type Damage, FileMapping, type Segment, segmentCause } from '../memory/mapping.js';
+import { PageCounter } from '../memory/residency.js';
 import { createSlab } from '../memory/slab.js';
 import { CAUSE_FAULT, CAUSE_NONE, CAUSE_TRUNCATE, causeError, validity } from '../memory/validity.js';
 import type { Mutation } from '../requests/mutation-queue.js';
@@ -29,6 +30,8 @@ import { FileWindow } from './window.js';
 
 /** Bytes of the slab that writes are copied into. */
 const WRITE_BYTES = 1 << 20;
+/** Bytes that `evict` goes forward at once: what it takes out of the page table holds up the event loop for a fraction of a millisecond. */
+const EVICT_BYTES = 16 * CELL_BYTES;
 const EOPNOTSUPP = -95;
 const ENOSYS = -38;
 /** Times that a copy is made again because a page of it was gone by then. */
@@ -44,6 +47,8 @@ export interface MappedAccessOptions {
   trustMincore: boolean;
   /** The size as the file system or device says now. */
   sizeNow: () => number;
+  /** Numbers of the file system's device, or of the device that was opened. */
+  device: string;
   onInvalidate: (from: number, length: number) => void;
 }
 
@@ -58,6 +63,7 @@ export class MappedAccess implements Access {
   readonly #sectorBytes: number;
   readonly #trustMincore: boolean;
   readonly #sizeNow: () => number;
+  readonly #counter: PageCounter;
   readonly #onInvalidate: (from: number, length: number) => void;
   readonly #mapping: FileMapping;
   readonly #scratch: Slab;
@@ -95,6 +101,7 @@ export class MappedAccess implements Access {
     this.#sizeNow = options.sizeNow;
     this.#onInvalidate = options.onInvalidate;
     this.#mapping = this.#map(false);
+    this.#counter = new PageCounter({ fd: options.fd, device: options.device, trustMincore: options.trustMincore, mapping: this.#mapping });
     this.#scratch = createSlab(SCRATCH_BYTES);
     this.#outgoing = createSlab(WRITE_BYTES);
     this.#outgoingBytes = new Uint8Array(this.#outgoing.shared);
@@ -482,42 +489,33 @@ export class MappedAccess implements Access {
     };
   }
 
-  evict(offset: number, length: number): Promise<void> {
-    // Pages that are mapped are not dropped, so cells that no window uses leave the page table first.
-    const past = Math.ceil((offset + length) / CELL_BYTES);
-    for (let cell = Math.floor(offset / CELL_BYTES); cell < past; cell++) {
-      if (cell < this.#users.length && this.#users[cell] > 0) continue;
-      const from = Math.max(offset, cell * CELL_BYTES);
-      const bytes = Math.min(offset + length, (cell + 1) * CELL_BYTES) - from;
-      this.#mapping.unmap(from, bytes);
-      this.#shared?.unmap(from, bytes);
+  async evict(offset: number, length: number): Promise<void> {
+    const end = offset + length;
+    const used = (at: number): boolean => (this.#users[Math.floor(at / CELL_BYTES)] ?? 0) > 0;
+    for (let at = offset; at < end && !this.ground.closed; ) {
+      const from = at;
+      const most = Math.min(end, (Math.floor(at / EVICT_BYTES) + 1) * EVICT_BYTES);
+      while (at < most && !used(at)) at = Math.min(most, (Math.floor(at / CELL_BYTES) + 1) * CELL_BYTES);
+      if (at > from) await this.#evictUnused(from, at - from);
+      else at = Math.min(end, (Math.floor(at / CELL_BYTES) + 1) * CELL_BYTES);
     }
-    return new Promise((resolve, reject) => {
-      control(this.manager, { opcode: OP_EVICT, position: offset, length }, (result) => {
-        if (result < 0) reject(systemError(result, 'fadvise', { path: this.path, offset, length }));
-        else resolve();
-      });
-    });
+  }
+
+  async #evictUnused(position: number, length: number): Promise<void> {
+    // Pages that are mapped are not dropped, so they leave the page table first.
+    this.#mapping.unmap(position, length);
+    this.#shared?.unmap(position, length);
+    const result = await new Promise<number>((resolve) => control(this.manager, { opcode: OP_EVICT, position, length }, resolve));
+    if (result < 0) throw systemError(result, 'fadvise', { path: this.path, offset: position, length });
   }
 
   residency(offset: number, length: number): PageCounts {
-    const pages = length === 0 ? 0 : blocksOver(offset, length);
-    const counts = { pages, cached: 0, dirty: 0, writeback: 0, evicted: 0 };
-    if (pages === 0) return counts;
-    const seen = new Float64Array(5);
-    const first = Math.floor(offset / BLOCK_BYTES) * BLOCK_BYTES;
-    if (this.#trustMincore && native().cachestat(this.#fd, first, pages * BLOCK_BYTES, seen) === 0 && seen[0] > 0) {
-      // cachestat counts pages that are still being read; which is why this is a hint.
-      [counts.cached, counts.dirty, counts.writeback, counts.evicted] = seen;
-      return counts;
-    }
-    // overlayfs answers 0 to cachestat whatever is cached, and those who may not write get EPERM.
-    const runs = new Float64Array(2 * Math.min(pages, 8192) + 2);
-    const found = this.#mapping.missing(first, pages * BLOCK_BYTES, runs);
-    let absent = 0;
-    for (let i = 0; i < found; i++) absent += runs[2 * i + 1] / BLOCK_BYTES;
-    counts.cached = Math.max(0, pages - absent);
-    return counts;
+    if (length === 0) return { pages: 0, cached: 0, dirty: 0, writeback: 0, evicted: 0 };
+    return { pages: blocksOver(offset, length), ...this.#counter.count(offset, length) };
+  }
+
+  features(): Feature[] {
+    return this.#counter.features();
   }
 
   grown(size: number): void {
