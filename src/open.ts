@@ -307,7 +307,7 @@ function assemble(path: string, fd: number, options: CheckedOptions, held: Relea
       for (const step of held.reverse()) step();
     },
   };
-  if (!direct) return mappedFile(base, fd, facts);
+  if (!direct) return mappedFile(base, fd, facts, options.idleMs);
   const gapLimit = options.gapLimit ?? (facts.geometry.rotational ? GAP_BYTES_ROTATING : GAP_BYTES);
   const file = directFile({
     ...base,
@@ -335,7 +335,7 @@ function checkDirect(path: string, facts: GeometryFacts): void {
   );
 }
 
-function mappedFile(base: FileBase, fd: number, facts: GeometryFacts): BlockFile {
+function mappedFile(base: FileBase, fd: number, facts: GeometryFacts, idleMs: number): BlockFile {
   const { ground, engine, path } = base;
   armGuard(path);
   const mutations = new MutationQueue();
@@ -349,6 +349,7 @@ function mappedFile(base: FileBase, fd: number, facts: GeometryFacts): BlockFile
     trustMincore: facts.trustMincore,
     sizeNow: base.sizeNow,
     device: facts.deviceNumbers,
+    idleMs,
     onInvalidate: (from, length) => file?.invalidated('truncate', from, length),
   });
   const source: RequestSource = {

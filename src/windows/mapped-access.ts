@@ -5,7 +5,8 @@
  *   writable windows  a shared mapping, over blocks that were allocated before: a store into a hole on a full disk is SIGBUS
  *
  * Guarantees: a window is answered only for pages that are in memory; missing ones are read in by the ring (never by a fault of the event loop); a cell under a
- * window is not unmapped by `evict`. Bytes that the guard replaced are never answered as the file's: windows over them are refused, copies of them are made again.
+ * window is not unmapped by `evict`, and one that no window was over for `idleMs` leaves the page table. Bytes that the guard replaced are never answered as the file's: windows over
+ * them are refused, copies of them are made again.
  * Leaves to others: residency (`memory/mapping.ts`), filling (`requests/` over `memory/fill-store.ts`).
  */
 import { readSync } from 'node:fs';
@@ -13,6 +14,7 @@ import { assertionError, systemError } from '../errors.js';
 import { type Engine, type Feature, FLAG_ASYNC, OP_ALLOCATE, OP_DISCARD, OP_EVICT, OP_SYNC, OP_TRUNCATE, OP_WRITE, type Slab } from '../io/engine.js';
 import { native } from '../io/native.js';
 import { ALL_SECTORS, BLOCK_BYTES } from '../memory/block-store.js';
+import { CellUse } from '../memory/cell-use.js';
 import { FillStore, SCRATCH_BYTES } from '../memory/fill-store.js';
 import { CELL_BYTES, causeOfFault, type Damage, FileMapping, type Segment, segmentCause } from '../memory/mapping.js';
 import { PageCounter } from '../memory/residency.js';
@@ -49,6 +51,8 @@ export interface MappedAccessOptions {
   sizeNow: () => number;
   /** Numbers of the file system's device, or of the device that was opened. */
   device: string;
+  /** Cells that no window used for so long leave the page table. */
+  idleMs: number;
   onInvalidate: (from: number, length: number) => void;
 }
 
@@ -75,8 +79,8 @@ export class MappedAccess implements Access {
   #shared: FileMapping | undefined;
   /** Cells whose blocks are allocated up to the size of the file then. */
   readonly #allocated = new Set<number>();
-  /** Live windows over each cell of the file. */
-  #users = new Uint32Array(16);
+  /** Which cells of the file windows are over. */
+  readonly #cells: CellUse;
   /** A view of the private mapping was handed out: JavaScript may have stored into it. */
   #exposed = false;
   marks = 0;
@@ -101,6 +105,7 @@ export class MappedAccess implements Access {
     this.#sizeNow = options.sizeNow;
     this.#onInvalidate = options.onInvalidate;
     this.#mapping = this.#map(false);
+    this.#cells = new CellUse(options.idleMs, (first, count) => this.#unmap(first * CELL_BYTES, count * CELL_BYTES));
     this.#counter = new PageCounter({ fd: options.fd, device: options.device, trustMincore: options.trustMincore, mapping: this.#mapping });
     this.#scratch = createSlab(SCRATCH_BYTES);
     this.#outgoing = createSlab(WRITE_BYTES);
@@ -275,7 +280,7 @@ export class MappedAccess implements Access {
 
   dropped(window: FileWindow): void {
     this.ground.windowDropped();
-    if (window.segment !== undefined) this.#use(window, -1);
+    if (window.segment !== undefined) this.#cells.end(Math.floor(window.offset / CELL_BYTES), Math.floor((window.offset + window.length - 1) / CELL_BYTES));
   }
 
   // Changes
@@ -491,7 +496,7 @@ export class MappedAccess implements Access {
 
   async evict(offset: number, length: number): Promise<void> {
     const end = offset + length;
-    const used = (at: number): boolean => (this.#users[Math.floor(at / CELL_BYTES)] ?? 0) > 0;
+    const used = (at: number): boolean => this.#cells.used(Math.floor(at / CELL_BYTES));
     for (let at = offset; at < end && !this.ground.closed; ) {
       const from = at;
       const most = Math.min(end, (Math.floor(at / EVICT_BYTES) + 1) * EVICT_BYTES);
@@ -503,10 +508,14 @@ export class MappedAccess implements Access {
 
   async #evictUnused(position: number, length: number): Promise<void> {
     // Pages that are mapped are not dropped, so they leave the page table first.
-    this.#mapping.unmap(position, length);
-    this.#shared?.unmap(position, length);
+    this.#unmap(position, length);
     const result = await new Promise<number>((resolve) => control(this.manager, { opcode: OP_EVICT, position, length }, resolve));
     if (result < 0) throw systemError(result, 'fadvise', { path: this.path, offset: position, length });
+  }
+
+  #unmap(offset: number, length: number): void {
+    this.#mapping.unmap(offset, length);
+    this.#shared?.unmap(offset, length);
   }
 
   residency(offset: number, length: number): PageCounts {
@@ -564,6 +573,7 @@ export class MappedAccess implements Access {
 
   close(): void {
     this.ground.close();
+    this.#cells.close();
     this.#mapping.close();
     this.#shared?.close();
     this.#scratch.close();
@@ -599,18 +609,8 @@ export class MappedAccess implements Access {
     const generation = this.ground.generation;
     if (segment === undefined) return new FileWindow(this, offset, 0, writable, -1, generation, undefined, undefined);
     const window = new FileWindow(this, offset, length, writable, offset - segment.start, generation, undefined, segment);
-    this.#use(window, 1);
+    this.#cells.begin(Math.floor(offset / CELL_BYTES), Math.floor((offset + length - 1) / CELL_BYTES));
     return window;
-  }
-
-  #use(window: FileWindow, by: number): void {
-    const last = Math.floor((window.offset + window.length - 1) / CELL_BYTES);
-    if (last >= this.#users.length) {
-      const more = new Uint32Array(Math.max(last + 1, this.#users.length * 2));
-      more.set(this.#users);
-      this.#users = more;
-    }
-    for (let cell = Math.floor(window.offset / CELL_BYTES); cell <= last; cell++) this.#users[cell] += by;
   }
 
   #cellCause(window: FileWindow): number {
@@ -619,6 +619,7 @@ export class MappedAccess implements Access {
 
   /** Never shows what JavaScript stored into a read window: those pages are restored first. False if bytes were gone when they were copied. */
   #copy(target: Uint8Array, offset: number): boolean {
+    this.#cells.touch(Math.floor(offset / CELL_BYTES), Math.floor((offset + target.length - 1) / CELL_BYTES));
     if (this.#exposed) {
       this.#mapping.forget(offset, target.length);
       this.#mapping.resident(offset, target.length);

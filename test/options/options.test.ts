@@ -87,6 +87,7 @@ describe('options of open', () => {
       { readAhead: false },
       { coalesce: { mergeLimit: 4096, gapLimit: 0 } },
       { idleMs: 1 },
+      { idleMs: Number.POSITIVE_INFINITY },
       { verifyWrites: false },
       { lock: 'shared' },
     ] as const) {

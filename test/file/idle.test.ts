@@ -1,0 +1,114 @@
+/** Memory that no window used for `idleMs` goes back to the system; what a window is over stays. */
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, afterEach, describe, expect, it } from 'vitest';
+import { type BlockFile, type OpenOptions, open, type Window } from '../../src/index.js';
+import { Places } from '../fixtures/places.js';
+
+const PAGE = 4096;
+const MIB = 1 << 20;
+const CELL = 2 * MIB;
+const BYTES = 64 * MIB;
+
+const lab = new Places();
+const path = join(lab.folder(), 'file');
+writeFileSync(path, Buffer.alloc(BYTES, 7));
+const opened: BlockFile[] = [];
+afterEach(async () => {
+  for (const file of opened.splice(0)) await file.close();
+});
+afterAll(() => lab.dispose());
+
+async function opening(options: OpenOptions): Promise<BlockFile> {
+  const file = await open(path, options);
+  opened.push(file);
+  return file;
+}
+
+/** Bytes of this process: in memory, in memory that only it has, and in file pages divided by who shares them. */
+function memory(): { rss: number; anonymous: number; pss: number } {
+  const number = (text: string, name: string): number => Number(new RegExp(`^${name}:\\s+(\\d+) kB`, 'm').exec(text)![1]) * 1024;
+  const status = readFileSync('/proc/self/status', 'utf8');
+  return { rss: number(status, 'VmRSS'), anonymous: number(status, 'RssAnon'), pss: number(readFileSync('/proc/self/smaps_rollup', 'utf8'), 'Pss') };
+}
+
+async function until(done: () => boolean): Promise<void> {
+  while (!done()) await new Promise((resolve) => setTimeout(resolve, 10));
+}
+
+/** Touches every page, and stores into every second one. */
+async function scribble(file: BlockFile, from = 0, to = BYTES): Promise<void> {
+  for (let at = from; at < to; at += CELL) {
+    using window = await file.window(at, Math.min(CELL, to - at));
+    const { bytes } = window;
+    for (let page = 0; page < bytes.length; page += PAGE) {
+      if (bytes[page] !== 7) throw new Error(`${bytes[page]} at ${at + page}`);
+      if ((page / PAGE) % 2 === 1) bytes[page] = 9;
+    }
+  }
+}
+
+describe('idle memory in page-cache mode', () => {
+  it('leaves the process: pages of the file, and copies that stores made of them', async () => {
+    const file = await opening({ idleMs: 2000 });
+    const before = memory();
+    await scribble(file);
+    const used = memory();
+    expect(used.rss - before.rss).toBeGreaterThan(0.9 * BYTES);
+    expect(used.anonymous - before.anonymous).toBeGreaterThan(0.4 * BYTES);
+    await until(() => memory().rss < used.rss - 0.9 * BYTES && memory().anonymous < used.anonymous - 0.4 * BYTES);
+    const after = memory();
+    expect(after.pss).toBeLessThan(used.pss - 0.4 * BYTES);
+    process.stdout.write(`Pss ${used.pss >> 20} -> ${after.pss >> 20} MiB, RssAnon ${used.anonymous >> 20} -> ${after.anonymous >> 20} MiB\n`);
+    // And it is the file again, in memory still.
+    await scribble(file);
+  });
+
+  it('is not taken from under a window, nor what was stored into it', async () => {
+    const file = await opening({ idleMs: 1500 });
+    const held: Window[] = [];
+    for (const at of [0, 5 * CELL - 100, 20 * CELL + 5]) held.push(await file.window(at, 200));
+    for (const window of held) window.bytes.fill(3);
+    const before = memory();
+    await scribble(file, 6 * CELL, 18 * CELL);
+    const used = memory();
+    expect(used.anonymous - before.anonymous).toBeGreaterThan(0.4 * 12 * CELL);
+    await until(() => memory().anonymous < used.anonymous - 0.4 * 12 * CELL);
+    for (const window of held) {
+      expect(window.bytes.every((byte) => byte === 3)).toBe(true);
+      window.release();
+    }
+  });
+
+  it('that went back shows the file to views of before', async () => {
+    const file = await opening({ idleMs: 20 });
+    const window = await file.window(100, 50);
+    const { bytes } = window;
+    bytes.fill(5);
+    window.release();
+    await until(() => bytes[0] === 7);
+    expect(bytes.every((byte) => byte === 7)).toBe(true);
+  });
+
+  it('stays for ever with Infinity', async () => {
+    const file = await opening({ idleMs: Number.POSITIVE_INFINITY });
+    const quick = await opening({ idleMs: 20 });
+    const views: Uint8Array[] = [];
+    for (const each of [file, quick]) {
+      using window = await each.window(0, 10);
+      views.push(window.bytes);
+      window.bytes.fill(5);
+    }
+    await until(() => views[1][0] === 7);
+    expect(views[0][0]).toBe(5);
+  });
+
+  it('lets a file be closed at any time', async () => {
+    for (let round = 0; round < 20; round++) {
+      const file = await opening({ idleMs: 1 });
+      await scribble(file, 0, 3 * CELL);
+      await new Promise((resolve) => setTimeout(resolve, round * 3));
+      await file.close();
+    }
+  });
+});
