@@ -56,6 +56,8 @@ struct File {
   // Index among the kernel's registered files, negative where it is not.
   int slot;
   bool blockDevice;
+  // O_DIRECT: reads go past the page cache, so nothing can be filled.
+  bool direct;
 };
 
 struct RegisteredSlab {
@@ -262,6 +264,11 @@ int Ring::Check(const uint32_t* entry, Job* job, int64_t* chunk) {
     case OP_SYNC:
     case OP_TRUNCATE:
       return 0;
+    case OP_FILL:
+      job->length = entry[ENTRY_LENGTH];
+      // The answer is a count of bytes in 31 bits.
+      if (job->length == 0 || job->length > INT32_MAX || job->length > static_cast<uint64_t>(INT64_MAX - job->position)) return -EINVAL;
+      return core_->files[file].direct ? -EINVAL : 0;
     case OP_ALLOCATE:
     case OP_DISCARD:
     case OP_EVICT:
@@ -423,7 +430,8 @@ int Ring::AddFile(int fd) {
   struct statx about;
   if (statx(fd, "", AT_EMPTY_PATH, STATX_TYPE, &about) < 0) return -errno;
   const int slot = uring_ != nullptr ? uring_->RegisterFile(fd) : -EOPNOTSUPP;
-  core_->files.push_back({fd, slot, S_ISBLK(about.stx_mode)});
+  const int flags = fcntl(fd, F_GETFL);
+  core_->files.push_back({fd, slot, S_ISBLK(about.stx_mode), flags >= 0 && (flags & O_DIRECT) != 0});
   return static_cast<int>(core_->files.size() - 1);
 }
 

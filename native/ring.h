@@ -29,6 +29,7 @@ constexpr unsigned OP_TRUNCATE = 4;
 constexpr unsigned OP_ALLOCATE = 5;
 constexpr unsigned OP_DISCARD = 6;
 constexpr unsigned OP_EVICT = 7;
+constexpr unsigned OP_FILL = 8;
 constexpr unsigned FLAG_ASYNC = 1u << 8;
 
 constexpr unsigned CONTROL_ARMED = 0;

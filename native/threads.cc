@@ -1,6 +1,7 @@
 // See threads.h.
 #include "threads.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <fcntl.h>
@@ -8,7 +9,9 @@
 #include <linux/fs.h>
 #include <pthread.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "libuv.h"
@@ -17,6 +20,10 @@
 namespace {
 
 constexpr size_t kStackBytes = 256 * 1024;
+// Half of a small second-level cache.
+constexpr size_t kScratchBytes = 128 * 1024;
+// Parts of one read: 8 MiB.
+constexpr int kFillParts = 64;
 
 struct Pool {
   pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
@@ -41,6 +48,43 @@ class Locked {
  private:
   pthread_mutex_t& mutex_;
 };
+
+// The scratch memory of the calling thread, null where there is none to be had. Threads of the pool never end, so it is never given back.
+char* Scratch() {
+  static thread_local char* memory = nullptr;
+  if (memory == nullptr) {
+    void* base = mmap(nullptr, kScratchBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (base == MAP_FAILED) return nullptr;
+    memory = static_cast<char*>(base);
+  }
+  return memory;
+}
+
+// Brings a range into the page cache: one read of all of it, each part of which goes into the same little memory, so that the copy nobody wants stays in this processor's
+// cache. That it is one system call matters: the kernel sees how much is wanted, sends all of it to the device before it waits for the first page, and where reads follow
+// one another it reads into large folios. readahead(2) never does, which doubles the processor time, and reports no errors.
+// Answers with the bytes from the first on that are resident, or with -errno if that is none.
+int Fill(const Job& job) {
+  char* scratch = Scratch();
+  if (scratch == nullptr) return -ENOMEM;
+  uint64_t done = 0;
+  while (done < job.length) {
+    iovec parts[kFillParts];
+    int count = 0;
+    for (uint64_t at = done; at < job.length && count < kFillParts; at += kScratchBytes) {
+      parts[count++] = {scratch, static_cast<size_t>(std::min<uint64_t>(kScratchBytes, job.length - at))};
+    }
+    const ssize_t result = preadv(job.fd, parts, count, job.position + static_cast<off_t>(done));
+    if (result == 0) break;
+    if (result > 0) {
+      done += static_cast<uint64_t>(result);
+    } else if (errno != EINTR) {
+      if (done == 0) return -errno;
+      break;
+    }
+  }
+  return static_cast<int>(done);
+}
 
 int Execute(const Job& job) {
   for (;;) {
@@ -69,6 +113,8 @@ int Execute(const Job& job) {
           result = fallocate(job.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, job.position, static_cast<off_t>(job.length));
         }
         break;
+      case OP_FILL:
+        return Fill(job);
       case OP_EVICT:
         // Answers with the error itself instead of setting errno.
         return -posix_fadvise(job.fd, job.position, static_cast<off_t>(job.length), POSIX_FADV_DONTNEED);

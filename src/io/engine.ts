@@ -52,6 +52,11 @@ export const OP_ALLOCATE = 5;
 export const OP_DISCARD = 6;
 /** posix_fadvise DONTNEED. */
 export const OP_EVICT = 7;
+/**
+ * Brings [position, length) into the page cache, on a thread that may wait for the device; names no slab. Answers with the bytes from the first on that are resident now (short at
+ * the end of the file, and before a page that cannot be read), or -errno if that is none. -EINVAL for a file opened with O_DIRECT.
+ */
+export const OP_FILL = 8;
 
 /** Entry flag: begin the operation in a worker, not within `submit` (a cold buffered read submits its I/O on the caller's time). */
 export const FLAG_ASYNC = 1 << 8;

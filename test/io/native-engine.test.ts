@@ -15,6 +15,7 @@ import {
   readSync,
   rmSync,
   statSync,
+  truncateSync,
   writeSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -31,6 +32,7 @@ import {
   OP_ALLOCATE,
   OP_DISCARD,
   OP_EVICT,
+  OP_FILL,
   OP_READ,
   OP_SYNC,
   OP_TRUNCATE,
@@ -39,6 +41,8 @@ import {
 } from '../../src/io/engine.js';
 import { native } from '../../src/io/native.js';
 import { openNativeEngine } from '../../src/io/native-engine.js';
+import { note } from '../fixtures/places.js';
+import { LoopDevices, noLoopDevices } from '../geometry/loop-devices.js';
 
 const here = dirname(fileURLToPath(import.meta.url));
 const run = promisify(execFile);
@@ -194,6 +198,55 @@ for (const name of ['threads', 'io_uring'] as const) {
       bench.close();
     });
 
+    it('fills the page cache with a range, and says how much of it is there: short at the end of the file', () => {
+      const bench = new Bench(name);
+      const cached = (position: number, length: number): number => {
+        const seen = new Float64Array(5);
+        return native().cachestat(bench.fd, position, length, seen) === 0 ? seen[0] : 0;
+      };
+      // Over overlayfs cachestat sees nothing whatever is there, and before Linux 6.5 there is none.
+      readFileSync(path);
+      const tells = cached(0, FILE_BYTES) > 0;
+      expect(bench.one(OP_EVICT, { length: FILE_BYTES })).toBe(0);
+      expect(bench.one(OP_FILL, { position: 5 * MIB - 100, length: 3 * MIB + 200 })).toBe(3 * MIB + 200);
+      if (tells) expect(cached(5 * MIB - 4096, 3 * MIB + 8192)).toBe(770);
+      expect(bench.one(OP_FILL, { length: FILE_BYTES })).toBe(FILE_BYTES);
+      expect(bench.one(OP_FILL, { position: FILE_BYTES - 100_000, length: MIB })).toBe(100_000);
+      expect(bench.one(OP_FILL, { position: FILE_BYTES, length: MIB })).toBe(0);
+      expect(bench.bytes.every((byte) => byte === 0)).toBe(true);
+      bench.close();
+    });
+
+    it('refuses to fill through a descriptor that goes past the page cache', () => {
+      let bench: Bench;
+      try {
+        bench = new Bench(name, { flags: constants.O_RDONLY | constants.O_DIRECT });
+      } catch (error) {
+        // tmpfs before Linux 6.6.
+        expect(error).toMatchObject({ code: 'EINVAL' });
+        return;
+      }
+      expect(bench.one(OP_FILL, { length: 65536 })).toBe(EINVAL);
+      bench.close();
+    });
+
+    it.skipIf(noLoopDevices !== undefined)(`fills up to a sector that cannot be read, and reports that one alone${note(noLoopDevices)}`, () => {
+      const loops = new LoopDevices();
+      try {
+        const image = loops.image(8 * MIB);
+        const device = loops.attach(image);
+        // What the device does not find behind the end of its image is an error of the medium.
+        truncateSync(image, 5 * MIB);
+        const bench = new Bench(name, { file: device });
+        expect(bench.one(OP_FILL, { position: 3 * MIB, length: 4 * MIB })).toBe(2 * MIB);
+        expect(bench.one(OP_FILL, { position: 5 * MIB, length: 65536 })).toBe(-5);
+        expect(bench.one(OP_FILL, { position: 5 * MIB - 65536, length: 65536 })).toBe(65536);
+        bench.close();
+      } finally {
+        loops.dispose();
+      }
+    });
+
     it('takes positions and lengths beyond 4 GiB', () => {
       const bench = new Bench(name, readWrite);
       const far = 5 * 2 ** 32 + 4096;
@@ -224,7 +277,7 @@ for (const name of ['threads', 'io_uring'] as const) {
       bench.bytes.fill(4);
       const bad: Array<[operation: number, options: Parameters<Bench['fill']>[3]]> = [
         [0, { length: 512 }],
-        [8, { length: 512 }],
+        [9, { length: 512 }],
         [255, { length: 512 }],
         [OP_READ | (1 << 9), { length: 512 }],
         [OP_READ, { length: 512, file: 1 }],
@@ -244,6 +297,9 @@ for (const name of ['threads', 'io_uring'] as const) {
         [OP_ALLOCATE, { length: 0 }],
         [OP_DISCARD, { length: 0 }],
         [OP_EVICT, { length: 1, slabOffset: -1, position: 4096 }],
+        [OP_FILL, { length: 0 }],
+        [OP_FILL, { length: -1 }],
+        [OP_FILL, { length: 512, position: -(2 ** 32) }],
       ];
       bad.forEach(([operation, options], index) => {
         bench.fill(2 * index, operation, 100 + index, options);
