@@ -5,7 +5,7 @@ import { bytesText, figure, LINE_COLUMNS, parseBytes, tableLines, wrap } from '.
 import { Latencies, median, percentile } from '../../tools/bench/latencies.js';
 import { seededBytes, seededOrder } from '../../tools/bench/pattern.js';
 import { plot } from '../../tools/bench/plot.js';
-import { type Contender, interleave, isMet, type Report, ratio, reportLines } from '../../tools/bench/report.js';
+import { CannotRun, type Contender, compared, interleave, interleaveMany, isMet, medianOf, type Report, ratio, reportLines } from '../../tools/bench/report.js';
 
 describe('percentile', () => {
   it('is the smallest value that enough of the others do not exceed', () => {
@@ -122,6 +122,48 @@ describe('a report', () => {
     const section = await interleave('depth 1', 'op/s', [contender('peer', [10, 20, 40]), contender('ours', [20, 20, 120], true)], settings);
     expect(turns).toEqual(['peer', 'ours', 'ours', 'peer', 'peer', 'ours']);
     expect(ratio(section.rows[1], section.rows[0])).toBe(2);
+  });
+
+  it('keeps one run for each of the sections that it says something for', async () => {
+    const both = async (): Promise<Array<{ value: number }>> => [{ value: 100 }, { value: 7 }];
+    const heads = [
+      { title: 'speed', unit: 'MiB/s' as const },
+      { title: 'cost', unit: 'ms' as const },
+    ];
+    const [speed, cost] = await interleaveMany(heads, [{ name: 'ours', run: both }], settings);
+    expect([medianOf(speed, 'ours'), medianOf(cost, 'ours')]).toEqual([100, 7]);
+    expect(cost.rows[0].rounds).toHaveLength(3);
+  });
+
+  it('names what could not be run, with the reason, and measures no target by it', async () => {
+    let runs = 0;
+    const contenders: Contender[] = [
+      contender('ours', [20, 20, 20], true),
+      { ...contender('absent', []), missing: 'not installed' },
+      {
+        name: 'late',
+        run: async () => {
+          if (++runs === 1) return { value: 1 };
+          throw new CannotRun('it went away');
+        },
+      },
+    ];
+    const said: string[] = [];
+    const section = await interleave('depth 1', 'ms', contenders, { ...settings, log: (line) => said.push(line) });
+    expect(section.rows.map((row) => row.name)).toEqual(['ours']);
+    expect(section.skipped).toEqual([
+      { name: 'absent', reason: 'not installed' },
+      { name: 'late', reason: 'it went away' },
+    ]);
+    expect(runs).toBe(2);
+    expect(said).toContain('  skipped: late: it went away');
+    const machine = { cpu: 'c', cpus: 1, memory: '1 GiB', arch: 'x64', kernel: '6', node: 'v20', fileSystem: 'ext4', device: 'd' };
+    const targets = [{ text: 'beside the absent', measured: compared(section, 'ours', 'absent'), unit: 'times', atLeast: 2 }];
+    const report: Report = { group: 'g', title: 'Title', date: '2026-01-01T00:00:00Z', machine, sections: [section], targets };
+    const text = reportLines(report).join('\n');
+    expect(text).toContain('skipped: absent: not installed');
+    expect(text).toMatch(/skipped +beside the absent/);
+    expect(plot(report)).toContain('skipped: late: it went away');
   });
 
   it('says of each target whether it was met, and draws each row', async () => {

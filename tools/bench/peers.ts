@@ -11,15 +11,20 @@ import type { ReaderJob, ReaderResult } from './reader.js';
 import type { Figures } from './report.js';
 
 const execute = promisify(execFile);
-const reader = join(dirname(fileURLToPath(import.meta.url)), 'reader.js');
+
+/** Runs a module of this folder to its end, in a Node.js process of its own: a job as JSON goes in, one line of JSON comes out. */
+export async function runModule<Result>(name: string, job: unknown, env: NodeJS.ProcessEnv = process.env): Promise<Result> {
+  const module = join(dirname(fileURLToPath(import.meta.url)), `${name}.js`);
+  const { stdout } = await execute(process.execPath, [module, JSON.stringify(job)], { env, maxBuffer: 1 << 20 });
+  return JSON.parse(stdout) as Result;
+}
 
 /** Runs one reader to its end. `threads` is its UV_THREADPOOL_SIZE; Node's default is 4. */
 export async function runReader(job: ReaderJob, threads?: number): Promise<ReaderResult> {
   const env = { ...process.env };
   if (threads === undefined) delete env.UV_THREADPOOL_SIZE;
   else env.UV_THREADPOOL_SIZE = String(threads);
-  const { stdout } = await execute(process.execPath, [reader, JSON.stringify(job)], { env, maxBuffer: 1 << 20 });
-  const result: ReaderResult = JSON.parse(stdout);
+  const result = await runModule<ReaderResult>('reader', job, env);
   if (result.mismatches > 0) throw new Error(`${job.kind}: ${result.mismatches} reads had the wrong length`);
   return result;
 }

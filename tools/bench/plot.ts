@@ -4,7 +4,7 @@
  * Guarantees: bars of a panel begin at zero and share one scale; each has its figure beside it; whiskers show the lowest and highest round.
  */
 import { figure } from './format.js';
-import { latencyUnit, machineText, type Report, type Row, rowMedian, type Section } from './report.js';
+import { latencyUnit, lowerIsBetter, machineText, type Report, type Row, rowMedian, type Section } from './report.js';
 
 const barsWidth = 320;
 /** Room behind the longest bar for its figures. */
@@ -50,22 +50,26 @@ function rowParts(row: Row, section: Section, top: number, nameWidth: number, sc
 export function plot(report: Report): string {
   const parts: string[] = [];
   let top = head;
-  const nameWidth = Math.ceil(10 + letterWidth * Math.max(...report.sections.flatMap((section) => section.rows.map((row) => row.name.length))));
+  const nameWidth = Math.ceil(10 + letterWidth * Math.max(0, ...report.sections.flatMap((section) => section.rows.map((row) => row.name.length))));
   const width = margin + nameWidth + barsWidth + figuresWidth + margin;
   for (const section of report.sections) {
-    const largest = Math.max(...section.rows.flatMap((row) => row.rounds.map((figures) => figures.value)));
+    const largest = Math.max(Number.MIN_VALUE, ...section.rows.flatMap((row) => row.rounds.map((figures) => figures.value)));
     const scale = barsWidth / largest;
     parts.push(text(margin, top + 22, section.title, `font-size="14" font-weight="600" fill="${ink}"`));
-    parts.push(text(margin, top + 38, section.unit === 'ns' ? 'shorter is better' : 'longer is better', `font-size="11" fill="${faint}"`));
+    parts.push(text(margin, top + 38, lowerIsBetter(section.unit) ? 'shorter is better' : 'longer is better', `font-size="11" fill="${faint}"`));
     top += panelHead;
     for (const row of section.rows) {
       parts.push(...rowParts(row, section, top, nameWidth, scale));
       top += rowHeight;
     }
+    for (const { name, reason } of section.skipped ?? []) {
+      parts.push(text(margin, top + 14, `skipped: ${name}: ${reason}`, `font-size="11" fill="${faint}"`));
+      top += 18;
+    }
     top += 12;
   }
   const height = top + margin;
-  const roundCount = report.sections[0]?.rows[0]?.rounds.length ?? 0;
+  const roundCount = Math.max(0, ...report.sections.flatMap((section) => section.rows.map((row) => row.rounds.length)));
   return [
     `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}" viewBox="0 0 ${width} ${height}" font-family="system-ui, 'DejaVu Sans', Helvetica, Arial, sans-serif" font-size="12">`,
     `<rect width="${width}" height="${height}" fill="#ffffff"/>`,

@@ -9,20 +9,38 @@ import { arch, cpus, release, totalmem } from 'node:os';
 import { bytesText, figure, tableLines, wrap } from './format.js';
 import { median } from './latencies.js';
 
-export type Unit = 'op/s' | 'MiB/s' | 'ns';
+/** Rates, which are better when they are higher; durations and memory, which are better when they are lower. */
+export type Unit = 'op/s' | 'MiB/s' | 'ns' | 'ms' | 'MiB';
 
 /** One run's figures: the rate or duration itself, and percentiles of latency where they were measured: in µs, in a section of ns in ns. */
 export interface Figures {
   value: number;
   p50?: number;
   p99?: number;
+  /** What else is known of the run, for the JSON alone. */
+  notes?: Record<string, number>;
 }
 
-export interface Contender {
+/** What one run says, for one section or for several that are measured at once. */
+export interface ManyContender {
   name: string;
   /** This library's, told apart in the plot. */
   own?: boolean;
+  /** Why it cannot run here: its row is missing then, and the report says so. */
+  missing?: string;
+  run(): Promise<Figures[]>;
+}
+
+export interface Contender extends Omit<ManyContender, 'run'> {
   run(): Promise<Figures>;
+}
+
+/** Thrown by a run that finds out only then that it cannot be: its row is left out of all rounds, and the report says why. */
+export class CannotRun extends Error {}
+
+export interface Skipped {
+  name: string;
+  reason: string;
 }
 
 export interface Row {
@@ -36,10 +54,13 @@ export interface Section {
   title: string;
   unit: Unit;
   rows: Row[];
+  /** Rows that could not be had here. */
+  skipped?: Skipped[];
 }
 
 export interface Target {
   text: string;
+  /** NaN where the row could not be had. */
   measured: number;
   unit: string;
   /** The bound that `measured` has to keep to: at least this, or at most. */
@@ -117,20 +138,54 @@ export function machineFacts(folder: string): Machine {
 }
 
 /** Runs each contender once in every round. */
-export async function interleave(title: string, unit: Unit, contenders: readonly Contender[], { rounds, log }: Settings): Promise<Section> {
-  const rows: Row[] = contenders.map(({ name, own = false }) => ({ name, own, rounds: [] }));
+export async function interleave(title: string, unit: Unit, contenders: readonly Contender[], settings: Settings): Promise<Section> {
+  const [section] = await interleaveMany(
+    [{ title, unit }],
+    contenders.map((contender) => ({ ...contender, run: async () => [await contender.run()] })),
+    settings,
+  );
+  return section;
+}
+
+/** As `interleave`, for contenders whose one run says something for each of several sections. */
+export async function interleaveMany(
+  heads: ReadonlyArray<{ title: string; unit: Unit }>,
+  contenders: readonly ManyContender[],
+  { rounds, log }: Pick<Settings, 'rounds' | 'log'>,
+): Promise<Section[]> {
+  const skipped = new Map<string, string>();
+  const skip = (name: string, reason: string): void => {
+    skipped.set(name, reason);
+    log(`  skipped: ${name}: ${reason}`);
+  };
+  for (const { name, missing } of contenders) if (missing !== undefined) skip(name, missing);
+  const rows = heads.map(() => contenders.map(({ name, own = false }): Row => ({ name, own, rounds: [] })));
+  const titles = heads.map(({ title }) => title).join('; ');
   for (let round = 0; round < rounds; round++) {
     const turn = contenders.map((_, index) => (round % 2 === 0 ? index : contenders.length - 1 - index));
     for (const index of turn) {
-      const figures = await contenders[index].run();
-      rows[index].rounds.push(figures);
-      log(`  ${title}, round ${round + 1}/${rounds}: ${contenders[index].name}: ${figure(figures.value)} ${unit}`);
+      const { name, run } = contenders[index];
+      if (skipped.has(name)) continue;
+      try {
+        const figures = await run();
+        for (const [section, one] of figures.entries()) rows[section][index].rounds.push(one);
+        const texts = figures.map(({ value }, section) => `${figure(value)} ${heads[section].unit}`);
+        log(`  ${titles}, round ${round + 1}/${rounds}: ${name}: ${texts.join(', ')}`);
+      } catch (error) {
+        if (!(error instanceof CannotRun)) throw error;
+        skip(name, error.message);
+      }
     }
   }
-  return { title, unit, rows };
+  const left = [...skipped].map(([name, reason]) => ({ name, reason }));
+  return heads.map((head, section) => ({
+    ...head,
+    rows: rows[section].filter(({ name }) => !skipped.has(name)),
+    ...(left.length > 0 ? { skipped: left } : {}),
+  }));
 }
 
-export function rowMedian(row: Row, of: keyof Figures = 'value'): number {
+export function rowMedian(row: Row, of: 'value' | 'p50' | 'p99' = 'value'): number {
   const values = row.rounds.map((figures) => figures[of]).filter((value) => value !== undefined);
   return median(values);
 }
@@ -141,12 +196,35 @@ export function rowNamed(section: Section, name: string): Row {
   return row;
 }
 
+/** The row, if it could be had. */
+export function rowIfAny(section: Section, name: string): Row | undefined {
+  return section.rows.find((candidate) => candidate.name === name);
+}
+
+/** How many times the one row is the other, in the middle of the rounds; NaN where one of them could not be had. */
+export function compared(section: Section, name: string, against: string): number {
+  const row = rowIfAny(section, name);
+  const other = rowIfAny(section, against);
+  return row && other ? ratio(row, other) : Number.NaN;
+}
+
+/** The median of a row; NaN where it could not be had. */
+export function medianOf(section: Section, name: string): number {
+  const row = rowIfAny(section, name);
+  return row ? rowMedian(row) : Number.NaN;
+}
+
 /** How many times `row` is `against`, in the middle of the rounds. */
 export function ratio(row: Row, against: Row): number {
   return median(row.rounds.map((figures, round) => figures.value / against.rounds[round].value));
 }
 
 /** What a section's percentiles are in. */
+/** Is a lower figure the better one? */
+export function lowerIsBetter(unit: Unit): boolean {
+  return unit === 'ns' || unit === 'ms' || unit === 'MiB';
+}
+
 export function latencyUnit(section: Section): string {
   return section.unit === 'ns' ? 'ns' : 'µs';
 }
@@ -157,6 +235,7 @@ export function isMet({ measured, atLeast = Number.NEGATIVE_INFINITY, atMost = N
 
 function targetText(target: Target): string {
   const bound = target.atLeast !== undefined ? `at least ${figure(target.atLeast)}` : `at most ${figure(target.atMost ?? Number.NaN)}`;
+  if (Number.isNaN(target.measured)) return `  skipped  ${target.text}: a row that it needs could not be had (${bound})`;
   return `  ${isMet(target) ? 'met    ' : 'NOT MET'}  ${target.text}: ${figure(target.measured)} ${target.unit} (${bound})`;
 }
 
@@ -165,6 +244,11 @@ export function reportLines(report: Report): string[] {
   const lines = [report.title, ...wrap(`  ${machineText(report.machine)}`, 2)];
   for (const section of report.sections) {
     const first = section.rows[0];
+    const skipped = (section.skipped ?? []).flatMap(({ name, reason }) => wrap(`  skipped: ${name}: ${reason}`, 4));
+    if (first === undefined) {
+      lines.push('', section.title, ...skipped);
+      continue;
+    }
     const percentiles = (['p50', 'p99'] as const).filter((name) => section.rows.some((row) => !Number.isNaN(rowMedian(row, name))));
     lines.push(
       '',
@@ -177,6 +261,7 @@ export function reportLines(report: Report): string[] {
           figure(ratio(row, first)),
         ]),
       ]),
+      ...skipped,
     );
   }
   if (report.targets.length > 0) lines.push('', 'Targets', ...report.targets.flatMap((target) => wrap(targetText(target), 11)));
