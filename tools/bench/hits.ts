@@ -1,135 +1,393 @@
 /**
- * What is in memory already: `tryWindow` and `release` of 4 KiB, in each mode, beside `fs.readSync` of the same bytes.
+ * What is in memory already: one byte of a random 4 KiB block of a resident 1 GiB file, by `tryWindow`, `bytes[0]` and `release`, beside `fs.readSync`, lmdb and mmap-io.
  *
- * "known" are page-cache windows whose residency was proved a moment ago; "proved" are those for which the page table is asked: each batch
- * visits every 64 KiB once, and waits beforehand until what is known of them is too old. Its pages are touched before that, as a reader's would be: without
- * it they are in the page cache, but not in the page table. Some machines take pages away that nobody touched for a while (DAMON): such misses are
- * counted, brought back outside the measured time, and an error once they are more than a few.
+ *   known     every unit of 64 KiB was proved resident less than 100 ms ago: each batch begins with a proof of the whole file; those that end too late are counted
+ *   proved    nothing is known: each batch asks about one block of each unit, and waits beforehand until what was known of it is too old
+ *   as asked  a reader that never stops and never waits: what it asked about lately is known, the rest is proved
+ *
+ * Pages are in the page table before a batch, as a reader's would be. Some machines take pages away that nobody touched for a while (DAMON): such misses are counted, brought back
+ * outside the measured time, and an error once they are more than a few, as are batches that ended too late. mmap-io and lmdb prove nothing: a page that is missing stops the event loop until the device has it.
+ * Guarantees: the file and lmdb's are more than 98 % in memory before and after the rounds; 256 blocks of each contender were compared with what node:fs reads.
  */
-import { closeSync, openSync, readSync } from 'node:fs';
+import { closeSync, mkdirSync, openSync, readSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { type BlockFile, open } from '../../src/index.js';
 import { makeBenchFile } from './bench-file.js';
 import { type Batch, batchContender } from './micro.js';
-import { type Group, interleave, rowMedian, rowNamed } from './report.js';
+import { cachedPercent, readThrough } from './page-cache.js';
+import { seededOrder } from './pattern.js';
+import { type LmdbDatabase, type Peers, peerPackages } from './peer-packages.js';
+import { type Contender, compared, type Group, interleave, medianOf, type Settings } from './report.js';
 
-const size = 256 * 1024 ** 2;
+const size = 1024 ** 3;
 const blockBytes = 4096;
-/** Blocks that a batch goes round: they fit into the frames of a direct file, and into 100 ms. */
-const blocks = 1024;
+const blocks = size / blockBytes;
+/** Random blocks of a batch: so few that they are asked about within 100 ms of the proof before them, also where the machine is busy. */
+const batchBlocks = 1 << 13;
+/** Blocks that a batch goes round on a direct file: they fit into its frames. */
+const frameBlocks = 1024;
 /** Residency is known for this much at once, and for this long. */
-const epochBytes = 64 * 1024;
-const epochMs = 100;
-
-/** Misses for each operation at most. */
+const unitBytes = 64 * 1024;
+const knownMs = 100;
+/** The largest window: the least calls for a proof of everything. */
+const windowBytesMax = 64 * 1024 * 1024;
+/** Misses for each operation, and late batches for each batch, at most. */
 const missesMax = 0.001;
+const lateMax = 0.02;
+const provedBlocks = 256;
 
-const direct = 'direct: tryWindow, release';
-const proved = 'page cache, proved: tryWindow, release';
-const known = 'page cache, known: tryWindow, release';
+const names = {
+  readSync: 'fs.readSync, buffer[0]',
+  lmdb: 'lmdb getBinary, [0]',
+  lmdbFast: 'lmdb getBinaryFast, [0]',
+  mapped: 'mmap-io buffer[offset]',
+  mappedView: 'mmap-io subarray, [0]',
+  direct: 'direct: tryWindow, release',
+  directByte: 'direct: tryWindow, bytes[0], release',
+  known: 'known: tryWindow, release',
+  knownByte: 'known: tryWindow, bytes[0], release',
+  asked: 'as asked: tryWindow, bytes[0], release',
+  proved: 'proved: tryWindow, release',
+  provedByte: 'proved: tryWindow, bytes[0], release',
+};
 
-type Hit = NonNullable<ReturnType<BlockFile['tryWindow']>>;
-
-function hit(file: BlockFile, offset: number): Hit {
-  const window = file.tryWindow(offset, blockBytes);
-  if (!window) throw new Error(`a miss at ${offset} where everything should be in memory`);
-  return window;
+interface Misses {
+  asked: number;
+  missed: number;
+  batches: number;
+  late: number;
 }
 
-/** Every page of [0, end) is in memory and in the page table. */
-async function touchAll(file: BlockFile, end: number): Promise<void> {
-  let seen = 0;
-  for (let offset = 0; offset < end; offset += epochBytes) {
-    const window = file.tryWindow(offset, epochBytes) ?? (await file.window(offset, epochBytes));
-    for (let page = 0; page < epochBytes; page += blockBytes) seen += window.bytes[page];
+/** Keeps what was read from being optimised away. */
+let seen = 0;
+
+/** Every page of the file is in memory and in the page table. */
+async function touchAll(file: BlockFile): Promise<void> {
+  for (let offset = 0; offset < size; offset += windowBytesMax) {
+    const window = file.tryWindow(offset, windowBytesMax) ?? (await file.window(offset, windowBytesMax));
+    const { bytes } = window;
+    for (let page = 0; page < windowBytesMax; page += blockBytes) seen += bytes[page];
     window.release();
   }
-  if (seen < 0) throw new Error('bytes are never negative');
 }
 
-function batchesOf(name: string, file: BlockFile): Batch[] {
-  let seen = 0;
+/** Everything is known to be resident from here on; answers with when that began. */
+async function proveAll(file: BlockFile): Promise<number> {
+  await touchAll(file);
+  const begun = performance.now();
+  for (let offset = 0; offset < size; offset += windowBytesMax)
+    (file.tryWindow(offset, windowBytesMax) ?? (await file.window(offset, windowBytesMax))).release();
+  return begun;
+}
+
+/** Parts of an order, one after the other, round and round: the same few blocks again and again would be in the processor's caches. */
+function partsOf(order: Uint32Array): () => Uint32Array {
+  let first = 0;
+  return () => {
+    const part = order.subarray(first, first + batchBlocks);
+    first = (first + batchBlocks) % order.length;
+    return part;
+  };
+}
+
+/** Loops are written out in each: a call for each block would cost as much as what is measured. */
+function ownBatches(file: BlockFile, frames: BlockFile, next: () => Uint32Array, misses: Misses): Batch[] {
+  const perUnit = unitBytes / blockBytes;
+  const oneOfEach = seededOrder(size / unitBytes, 6).map((unit, index) => unit * perUnit + (index % perUnit));
+  const nothingKnown = async (): Promise<void> => {
+    await touchAll(file);
+    await pause(knownMs + 10);
+  };
+  let begun = 0;
+  const allKnown = async (): Promise<void> => {
+    begun = await proveAll(file);
+  };
+  const ended = (): void => {
+    misses.batches++;
+    if (performance.now() - begun > knownMs) misses.late++;
+  };
   return [
     {
-      name,
+      name: names.direct,
       own: true,
-      operations: blocks,
+      operations: frameBlocks,
       run: () => {
-        for (let block = 0; block < blocks; block++) hit(file, block * blockBytes).release();
+        for (let block = 0; block < frameBlocks; block++) frames.tryWindow(block * blockBytes, blockBytes)!.release();
       },
     },
     {
-      name: `${name.replace('tryWindow, release', 'tryWindow, bytes[0], release')}`,
+      name: names.directByte,
       own: true,
-      operations: blocks,
+      operations: frameBlocks,
       run: () => {
-        for (let block = 0; block < blocks; block++) {
-          const window = hit(file, block * blockBytes);
+        for (let block = 0; block < frameBlocks; block++) {
+          const window = frames.tryWindow(block * blockBytes, blockBytes)!;
           seen += window.bytes[0];
           window.release();
         }
-        if (seen < 0) throw new Error('bytes are never negative');
+      },
+    },
+    {
+      name: names.known,
+      own: true,
+      operations: batchBlocks,
+      prepare: allKnown,
+      run: () => {
+        const part = next();
+        for (let index = 0; index < part.length; index++) file.tryWindow(part[index] * blockBytes, blockBytes)!.release();
+        ended();
+      },
+    },
+    {
+      name: names.knownByte,
+      own: true,
+      operations: batchBlocks,
+      prepare: allKnown,
+      run: () => {
+        const part = next();
+        for (let index = 0; index < part.length; index++) {
+          const window = file.tryWindow(part[index] * blockBytes, blockBytes)!;
+          seen += window.bytes[0];
+          window.release();
+        }
+        ended();
+      },
+    },
+    {
+      name: names.asked,
+      own: true,
+      operations: batchBlocks,
+      run: () => {
+        const part = next();
+        for (let index = 0; index < part.length; index++) {
+          const window = file.tryWindow(part[index] * blockBytes, blockBytes);
+          misses.asked++;
+          if (window) {
+            seen += window.bytes[0];
+            window.release();
+          } else misses.missed++;
+        }
+      },
+    },
+    {
+      name: names.proved,
+      own: true,
+      operations: oneOfEach.length,
+      prepare: nothingKnown,
+      run: () => {
+        for (let index = 0; index < oneOfEach.length; index++) {
+          const window = file.tryWindow(oneOfEach[index] * blockBytes, blockBytes);
+          misses.asked++;
+          if (window) window.release();
+          else misses.missed++;
+        }
+      },
+    },
+    {
+      name: names.provedByte,
+      own: true,
+      operations: oneOfEach.length,
+      prepare: nothingKnown,
+      run: () => {
+        for (let index = 0; index < oneOfEach.length; index++) {
+          const window = file.tryWindow(oneOfEach[index] * blockBytes, blockBytes);
+          misses.asked++;
+          if (window) {
+            seen += window.bytes[0];
+            window.release();
+          } else misses.missed++;
+        }
       },
     },
   ];
 }
 
+/** A database with the blocks of the file as values, keyed by their numbers; closed and removed by whoever asked for it. */
+async function fillDatabase(peers: Peers, path: string, log: (line: string) => void): Promise<LmdbDatabase | undefined> {
+  if (!peers.lmdb) return undefined;
+  log('  filling lmdb …');
+  const folder = join(dirname(path), 'lmdb');
+  mkdirSync(folder);
+  // Its fastest key; a value of 4 KiB does not fit a page of its own beside the header, so it lies on two.
+  const database = peers.lmdb.open(folder, { encoding: 'binary', keyEncoding: 'uint32', mapSize: 4 * size, noSync: true, maxDbs: 1 });
+  const step = 4096;
+  const buffer = Buffer.allocUnsafeSlow(step * blockBytes);
+  const fd = openSync(path, 'r');
+  try {
+    for (let first = 0; first < blocks; first += step) {
+      readSync(fd, buffer, 0, buffer.length, first * blockBytes);
+      database.transactionSync(() => {
+        for (let index = 0; index < step; index++) database.putSync(first + index, buffer.subarray(index * blockBytes, (index + 1) * blockBytes));
+      });
+    }
+  } finally {
+    closeSync(fd);
+  }
+  await database.flushed;
+  return database;
+}
+
+/** Is all of a file in memory? Read first, which costs nothing where it is. */
+async function proveWarm(path: string, what: string): Promise<void> {
+  const file = await open(path);
+  try {
+    await readThrough(path, file.size);
+    const percent = cachedPercent(file, file.size);
+    if (percent === undefined || percent <= 98)
+      throw new Error(`${what} should be in memory, but ${percent === undefined ? 'nobody says' : `only ${percent}% of it is`}`);
+  } finally {
+    await file.close();
+  }
+}
+
+interface Subjects {
+  path: string;
+  fd: number;
+  file: BlockFile;
+  frames: BlockFile;
+  database: LmdbDatabase | undefined;
+  view: Buffer | undefined;
+}
+
+/** Does every contender show what node:fs reads? */
+function proveBytes({ fd, file, frames, database, view }: Subjects): void {
+  const expected = Buffer.alloc(blockBytes);
+  const prove = (name: string, block: number, bytes: Uint8Array | undefined): void => {
+    readSync(fd, expected, 0, blockBytes, block * blockBytes);
+    if (bytes && Buffer.compare(bytes, expected) !== 0) throw new Error(`${name}: block ${block} is not what node:fs reads`);
+  };
+  const prove1 = (name: string, of: BlockFile, block: number): void => {
+    const window = of.tryWindow(block * blockBytes, blockBytes);
+    if (!window) throw new Error(`${name}: block ${block} is not in memory`);
+    prove(name, block, window.bytes);
+    window.release();
+  };
+  for (const block of seededOrder(blocks, 4).subarray(0, provedBlocks)) {
+    prove1('page cache', file, block);
+    prove1('direct', frames, block % frameBlocks);
+    prove('mmap-io', block, view?.subarray(block * blockBytes, (block + 1) * blockBytes));
+    if (database) {
+      prove('lmdb', block, database.getBinary(block) ?? new Uint8Array(0));
+      prove('lmdb, fast', block, database.getBinaryFast(block)?.subarray(0, blockBytes) ?? new Uint8Array(0));
+    }
+  }
+}
+
+function peerBatches({ fd, database, view }: Subjects, next: () => Uint32Array): Array<Batch | undefined> {
+  const buffer = Buffer.allocUnsafeSlow(blockBytes);
+  return [
+    {
+      name: names.readSync,
+      operations: batchBlocks,
+      run: () => {
+        const part = next();
+        for (let index = 0; index < part.length; index++) {
+          readSync(fd, buffer, 0, blockBytes, part[index] * blockBytes);
+          seen += buffer[0];
+        }
+      },
+    },
+    database && {
+      name: names.lmdb,
+      operations: batchBlocks,
+      run: () => {
+        const part = next();
+        for (let index = 0; index < part.length; index++) seen += database.getBinary(part[index])![0];
+      },
+    },
+    database && {
+      name: names.lmdbFast,
+      operations: batchBlocks,
+      run: () => {
+        const part = next();
+        for (let index = 0; index < part.length; index++) seen += database.getBinaryFast(part[index])![0];
+      },
+    },
+    view && {
+      name: names.mapped,
+      operations: batchBlocks,
+      run: () => {
+        const part = next();
+        for (let index = 0; index < part.length; index++) seen += view[part[index] * blockBytes];
+      },
+    },
+    view && {
+      name: names.mappedView,
+      operations: batchBlocks,
+      run: () => {
+        const part = next();
+        for (let index = 0; index < part.length; index++) {
+          const offset = part[index] * blockBytes;
+          seen += view.subarray(offset, offset + blockBytes)[0];
+        }
+      },
+    },
+  ];
+}
+
+function missing(name: string, reason: string | undefined): Contender {
+  return { name, missing: reason ?? 'not installed', run: () => Promise.reject(new Error(`${name} was not to be run`)) };
+}
+
+async function measure(subjects: Subjects, peers: Peers, settings: Settings, misses: Misses): Promise<Awaited<ReturnType<Group['run']>>> {
+  const next = partsOf(seededOrder(blocks, 5));
+  const short = settings.seconds / 4;
+  const peerNames = [names.readSync, names.lmdb, names.lmdbFast, names.mapped, names.mappedView];
+  const peerContenders = peerBatches(subjects, next).map((batch, index) => {
+    const reason = peers.refusals[index === 1 || index === 2 ? 'lmdb' : 'mmap-io'];
+    return batch ? batchContender(batch, settings.seconds / 2) : missing(peerNames[index], reason);
+  });
+  // The short ones spend most of a run between batches.
+  const own = ownBatches(subjects.file, subjects.frames, next, misses).map((batch) => batchContender(batch, batch.prepare ? short / 2 : short));
+  const section = await interleave('ns for each', 'ns', [...peerContenders, ...own], settings);
+  return {
+    sections: [section],
+    targets: [
+      { text: 'tryWindow, bytes[0], release, known to be resident', measured: medianOf(section, names.knownByte), unit: 'ns', atMost: 100 },
+      { text: 'tryWindow, bytes[0], release, with proof', measured: medianOf(section, names.provedByte), unit: 'ns', atMost: 1200 },
+      { text: 'fs.readSync to tryWindow, bytes[0], release, known', measured: compared(section, names.readSync, names.knownByte), unit: 'times', atLeast: 10 },
+      { text: 'tryWindow on a direct frame', measured: medianOf(section, names.direct), unit: 'ns', atMost: 150 },
+    ],
+  };
+}
+
 export const hits: Group = {
   name: 'hits',
-  title: 'What is in memory already: 4 KiB',
+  title: 'What is in memory already: 4 KiB of a 1 GiB file, at random',
   async run(settings) {
+    const peers = await peerPackages(settings.log);
     const path = await makeBenchFile(settings.folder, size);
-    const mapped = await open(path, { caching: 'page-cache' });
+    const database = await fillDatabase(peers, path, settings.log);
+    const file = await open(path, { caching: 'page-cache' });
     const frames = await open(path, { caching: 'direct' });
     const fd = openSync(path, 'r');
+    const misses: Misses = { asked: 0, missed: 0, batches: 0, late: 0 };
     try {
-      await touchAll(mapped, size);
-      let asked = 0;
-      let missed = 0;
-      for (let block = 0; block < blocks; block++) (await frames.window(block * blockBytes, blockBytes)).release();
-      const buffer = Buffer.allocUnsafeSlow(blockBytes);
-      const batches: Batch[] = [
-        {
-          name: 'fs.readSync',
-          operations: blocks,
-          run: () => {
-            for (let block = 0; block < blocks; block++) readSync(fd, buffer, 0, blockBytes, block * blockBytes);
-          },
-        },
-        ...batchesOf(direct, frames),
-        ...batchesOf(known, mapped).map((batch) => ({ ...batch, prepare: () => touchAll(mapped, blocks * blockBytes) })),
-        {
-          name: proved,
-          own: true,
-          operations: size / epochBytes,
-          prepare: async () => {
-            await touchAll(mapped, size);
-            await pause(epochMs + 10);
-          },
-          run: () => {
-            for (let offset = 0; offset < size; offset += epochBytes) {
-              const window = mapped.tryWindow(offset, blockBytes);
-              asked++;
-              if (window) window.release();
-              else missed++;
-            }
-          },
-        },
-      ];
-      const contenders = batches.map((batch) => batchContender(batch, settings.seconds));
-      const section = await interleave('ns for each', 'ns', contenders, settings);
-      if (missed > 0) settings.log(`  ${missed} of ${asked} were not in memory any more: the kernel took them meanwhile`);
-      if (missed > asked * missesMax) throw new Error('too many to call this a measurement of hits');
-      return {
-        sections: [section],
-        targets: [
-          { text: 'tryWindow on a direct frame', measured: rowMedian(rowNamed(section, direct)), unit: 'ns', atMost: 150 },
-          { text: 'tryWindow in the page cache, with proof', measured: rowMedian(rowNamed(section, proved)), unit: 'ns', atMost: 1500 },
-        ],
+      const { mmapIo } = peers;
+      const view = mmapIo?.map(size, mmapIo.PROT_READ, mmapIo.MAP_SHARED, fd, 0, mmapIo.MADV_NORMAL);
+      const subjects: Subjects = { path, fd, file, frames, database, view };
+      const proveState = async (): Promise<void> => {
+        await proveWarm(path, 'the file');
+        if (database) await proveWarm(join(dirname(path), 'lmdb', 'data.mdb'), "lmdb's file");
       };
+      await proveState();
+      await touchAll(file);
+      if (view) for (let offset = 0; offset < size; offset += blockBytes) seen += view[offset];
+      if (database) for (let block = 0; block < blocks; block++) seen += database.getBinaryFast(block)![0];
+      for (let block = 0; block < frameBlocks; block++) (await frames.window(block * blockBytes, blockBytes)).release();
+      proveBytes(subjects);
+      const result = await measure(subjects, peers, settings, misses);
+      await proveState();
+      if (misses.missed > 0) settings.log(`  ${misses.missed} of ${misses.asked} were not in memory any more: the kernel took them meanwhile`);
+      if (misses.late > 0) settings.log(`  ${misses.late} of ${misses.batches} batches took so long that what was known became too old: the machine was busy`);
+      if (misses.missed > misses.asked * missesMax || misses.late > misses.batches * lateMax) throw new Error('too many to call this a measurement of hits');
+      if (seen < 0) throw new Error('bytes are never negative');
+      return result;
     } finally {
       closeSync(fd);
-      await mapped.close();
+      await database?.close();
+      await file.close();
       await frames.close();
     }
   },

@@ -9,12 +9,16 @@ import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { directRandom } from './direct-random.js';
 import { hits } from './hits.js';
+import { invalidate } from './invalidate.js';
+import { memory } from './memory.js';
 import { plot } from './plot.js';
 import { type Group, machineFacts, type Report, reportLines } from './report.js';
+import { scan } from './scan.js';
 import { sequential } from './sequential.js';
+import { stall } from './stall.js';
 import { tracker } from './tracker.js';
 
-const groups: readonly Group[] = [directRandom, sequential, hits, tracker];
+const groups: readonly Group[] = [directRandom, sequential, scan, hits, stall, invalidate, memory, tracker];
 
 const usage = `Usage: npm run bench -- [options] [group…]
 

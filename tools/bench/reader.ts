@@ -7,6 +7,7 @@
 import { closeSync, constants, openSync, readSync } from 'node:fs';
 import { open as openHandle } from 'node:fs/promises';
 import { type BlockFile, open } from '../../src/index.js';
+import { type CpuSeconds, measureCpu } from './cpu-time.js';
 import { percentile } from './latencies.js';
 import { setCache } from './page-cache.js';
 import { seededOrder } from './pattern.js';
@@ -30,6 +31,8 @@ export interface ReaderJob {
   direct: boolean;
   /** Through the page cache: what it holds of the file when the run begins. */
   cache?: 'cold' | 'warm';
+  /** Scans: look at one byte of each page. */
+  touch?: boolean;
   /** Random reads. */
   depth?: number;
   seconds?: number;
@@ -43,6 +46,8 @@ export interface ReaderResult {
   p50: number;
   p99: number;
   mismatches: number;
+  /** Of scans: what all threads of the process took meanwhile. */
+  cpu?: CpuSeconds;
 }
 
 const warmUpSeconds = 0.4;
@@ -94,11 +99,22 @@ async function twice(job: ReaderJob, run: (plan: RandomPlan) => Promise<Measured
   return run({ order: seededOrder(blocks, 3), size, depth, seconds, repeat: true });
 }
 
+/** Of the scan that was measured. */
+let cpu: CpuSeconds | undefined;
+
+async function withCpu(run: () => Promise<Measured>): Promise<Measured> {
+  const ended = measureCpu();
+  const measured = await run();
+  cpu = ended();
+  return measured;
+}
+
 async function measure(job: ReaderJob): Promise<Measured> {
-  const { kind, path, size, direct, depth = 32 } = job;
+  const { kind, path, size, direct, touch, depth = 32 } = job;
   const refresh = (): Promise<void> => setCache(job.cache, path, size);
   const flags = constants.O_RDONLY | (direct ? constants.O_DIRECT : 0);
-  const warmUp = { size: Math.min(size, warmUpBytes) };
+  const scan = { size, touch };
+  const warmUp = { ...scan, size: Math.min(size, warmUpBytes) };
   switch (kind) {
     case 'random-windows':
     case 'scan-windows': {
@@ -115,7 +131,7 @@ async function measure(job: ReaderJob): Promise<Measured> {
         }
         await scanWindows(file, warmUp);
         await setCache(job.cache, path, size, file);
-        return await counted(() => scanWindows(file, { size }));
+        return await counted(() => withCpu(() => scanWindows(file, scan)));
       } finally {
         await file.close();
       }
@@ -135,7 +151,7 @@ async function measure(job: ReaderJob): Promise<Measured> {
         if (kind === 'random-callbacks') return await twice(job, (plan) => randomCallbacks(fd, plan, alignedBuffers(depth)), refresh);
         await scanCallbacks(fd, warmUp);
         await refresh();
-        return await scanCallbacks(fd, { size });
+        return await withCpu(() => scanCallbacks(fd, scan));
       } finally {
         closeSync(fd);
       }
@@ -143,11 +159,11 @@ async function measure(job: ReaderJob): Promise<Measured> {
     case 'scan-stream':
       await scanStream(path, warmUp);
       await refresh();
-      return scanStream(path, { size });
+      return withCpu(() => scanStream(path, scan));
   }
 }
 
 const { operations, bytes, seconds, latencies, mismatches } = await measure(JSON.parse(process.argv[2]));
 const sorted = latencies.sorted();
-const result: ReaderResult = { operations, bytes, seconds, p50: percentile(sorted, 50), p99: percentile(sorted, 99), mismatches };
+const result: ReaderResult = { operations, bytes, seconds, p50: percentile(sorted, 50), p99: percentile(sorted, 99), mismatches, cpu };
 process.stdout.write(`${JSON.stringify(result)}\n`);
