@@ -1,8 +1,8 @@
 /**
- * 100,000 live windows, and the ground is gone: how long until the listener was told and the last of them is not valid any more?
+ * 100,000 live windows, and the ground is gone: how long until the last of them is not valid any more, and the listener is told?
  *
  * What happens outside (a truncation, a file system that shuts down) includes the time until the library noticed; only the declared unplug is the work of invalidating alone. Each run is
- * a process of its own (invalidate-run.ts), which also asks every window, in the measured time.
+ * a process of its own (invalidate-run.ts), whose listener asks every window whether it is valid.
  */
 import type { InvalidateJob, InvalidateResult } from './invalidate-run.js';
 import { losses } from './losses.js';
@@ -21,9 +21,9 @@ export const invalidate: Group = {
       missing: refusal(),
       run: async () => {
         const job: InvalidateJob = { loss: name, folder: settings.folder, windows };
-        const { cannot, all, told, asking } = await runModule<InvalidateResult>('invalidate-run', job);
+        const { cannot, told, calling, asking } = await runModule<InvalidateResult>('invalidate-run', job);
         if (cannot !== undefined) throw new CannotRun(cannot);
-        return { value: all, notes: { told, asking } };
+        return { value: told, notes: { calling, asking } };
       },
     }));
     const section = await interleave('until the last is invalid', 'ms', contenders, settings);

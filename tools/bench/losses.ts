@@ -6,7 +6,9 @@
  */
 import { mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import type { OpenFile } from '../../src/file.js';
 import { type BlockFile, type OpenOptions, open } from '../../src/index.js';
+import { CAUSE_UNPLUG } from '../../src/memory/validity.js';
 import { openSimulated, SimulatedDisk } from '../../src/testing/index.js';
 import { loopRefusal, makeFileSystem, tool, type Undo } from './throttled-device.js';
 
@@ -30,11 +32,9 @@ export interface Loss {
   make(folder: string, undo: Undo): Promise<Doomed>;
 }
 
-/**
- * The one place that knows how an unplug is declared for an open file, as the watcher does when it has found out: marks, fails, re-points, tells. Undefined while the library has no such call.
- */
-function declaration(): ((file: BlockFile) => void) | undefined {
-  return undefined;
+/** Declares an unplug for an open file, as the watcher does when it has found out. */
+function declareUnplug(file: BlockFile): void {
+  (file as OpenFile).lose(CAUSE_UNPLUG);
 }
 
 const always = (): undefined => undefined;
@@ -70,10 +70,10 @@ function declaring(name: string, caching: 'page-cache' | 'direct'): Loss {
   return {
     name,
     outside: false,
-    refusal: () => (declaration() ? undefined : 'the library has no call yet that declares an unplug'),
+    refusal: always,
     make: async (folder, undo) => {
       const { file } = await openZeros(folder, undo, { caching });
-      return { file, lose: () => declaration()?.(file) };
+      return { file, lose: () => declareUnplug(file) };
     },
   };
 }
@@ -105,14 +105,7 @@ export const losses: readonly Loss[] = [
       const file = openSimulated(disk, { cacheSize: lossFileBytes });
       return {
         file,
-        lose: () => {
-          disk.unplug();
-          // Noticed by an operation that fails.
-          file.window(lossFileBytes - 4096, 4096).then(
-            (window) => window.release(),
-            () => undefined,
-          );
-        },
+        lose: () => disk.unplug(),
       };
     },
   },
