@@ -77,6 +77,20 @@ int64_t SizeOf(const GuardedSegment& segment) {
   return fstat(segment.fd, &plain) == 0 ? static_cast<int64_t>(plain.st_size) : -1;
 }
 
+// Mappings kept to be given back when the process may have no more: the kernel then refuses any mmap, also one that would leave fewer. Pages that are readable and
+// pages that are not take turns, so that each is a mapping of its own.
+constexpr size_t kReservePages = 16;
+std::atomic<uintptr_t> reserve{0};
+
+void MakeReserve() {
+  if (reserve.load(std::memory_order_relaxed) != 0) return;
+  void* const made = mmap(nullptr, kReservePages * kPage, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (made == MAP_FAILED) return;
+  for (size_t page = 1; page < kReservePages; page += 2) mprotect(static_cast<unsigned char*>(made) + page * kPage, kPage, PROT_READ);
+  uintptr_t none = 0;
+  if (!reserve.compare_exchange_strong(none, reinterpret_cast<uintptr_t>(made))) munmap(made, kReservePages * kPage);
+}
+
 // Replacing one cell may take two more mappings than the process is allowed. Replacing all of the segment takes none more.
 bool GiveUpSegment(const GuardedSegment& segment, size_t arena_first) {
   const size_t cells = (segment.bytes + kCellBytes - 1) / kCellBytes;
@@ -86,7 +100,8 @@ bool GiveUpSegment(const GuardedSegment& segment, size_t arena_first) {
     // A cell that somebody else is at work on is theirs to leave in a state: their mapping comes after this one.
     states[cell].compare_exchange_strong(own, kNothing);
   }
-  return PutZeroPages(reinterpret_cast<uintptr_t>(segment.start), segment.bytes);
+  const uintptr_t start = reinterpret_cast<uintptr_t>(segment.start);
+  return PutZeroPages(start, segment.bytes) || (GuardMakeRoom() && PutZeroPages(start, segment.bytes));
 }
 
 // Puts zero pages under what is gone of a cell. True if the access can go on; `next` is the cell's state then.
@@ -369,12 +384,18 @@ napi_value GuardFaultsCall(napi_env env, napi_callback_info) {
 
 int GuardArm() {
   if (!Joined()) return -ENOSPC;
+  MakeReserve();
   return sectorwise_guard_v1.arm.load()();
 }
 
 int GuardEventFd() {
   Joined();
   return event_fd.load();
+}
+
+bool GuardMakeRoom() {
+  const uintptr_t kept = reserve.exchange(0);
+  return kept != 0 && syscall(SYS_munmap, kept, kReservePages * kPage) == 0;
 }
 
 uint64_t GuardFaults() { return faults.load(std::memory_order_relaxed); }

@@ -35,6 +35,10 @@ int GuardEventFd();
 // Cells of this copy of the library that were repaired so far.
 uint64_t GuardFaults();
 
+// The process may have no more mappings: gives some back that were kept for this moment, so that an mmap that leaves fewer of them is not refused. False if they are used up;
+// GuardArm makes them anew. Safe in a signal handler.
+bool GuardMakeRoom();
+
 // The cells are about to be re-pointed: on return no handler looks at them or maps anything over them, until GuardEnd.
 void GuardBegin(size_t first, size_t count);
 

@@ -92,6 +92,16 @@ int MapZeroPages(unsigned char* start, size_t length) {
   return mapped == MAP_FAILED ? -errno : 0;
 }
 
+// As MapZeroPages, or PROT_NONE, over all of a segment: that never takes more mappings, so the kernel's limit is no reason to leave a file mapped.
+int Replace(unsigned char* start, size_t length, int protection) {
+  for (;;) {
+    void* const mapped = mmap(start, length, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+    if (mapped != MAP_FAILED) return 0;
+    const int refused = -errno;
+    if (refused != -ENOMEM || !GuardMakeRoom()) return refused;
+  }
+}
+
 int MapFile(unsigned char* start, size_t length, bool shared, int fd, int64_t position) {
   const int flags = shared ? MAP_SHARED : MAP_PRIVATE | MAP_NORESERVE;
   if (mmap(start, length, PROT_READ | PROT_WRITE, flags | MAP_FIXED, fd, position) == MAP_FAILED) {
@@ -136,10 +146,10 @@ struct Segment {
   ~Segment() {
     GuardBegin(first_cell, cells);
     // Where even that is refused, the cells are lost rather than handed out with a file still behind them.
-    void* const reserved = mmap(start, cells * kCellBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+    const int refused = Replace(start, cells * kCellBytes, PROT_NONE);
     Disown();
     GuardEnd(first_cell, cells, nullptr);
-    if (reserved != MAP_FAILED) FreeCells().Give(first_cell, cells);
+    if (refused == 0) FreeCells().Give(first_cell, cells);
   }
 };
 
@@ -286,7 +296,7 @@ napi_value SegmentClose(napi_env env, napi_callback_info info) {
   if (!segment->open) return nullptr;
   segment->open = false;
   Repointing repointing(*segment, segment->start, segment->bytes);
-  const int refused = MapZeroPages(segment->start, segment->bytes);
+  const int refused = Replace(segment->start, segment->bytes, PROT_READ | PROT_WRITE);
   segment->Disown();
   if (refused < 0) repointing.File();
   else repointing.Zero();
