@@ -116,6 +116,7 @@ describe('geometry', () => {
       alignmentOffset: 3584,
       maxTransferSize: 168 * 4096,
       rotational: false,
+      diskSequence: 7,
     });
     expect(facts).toMatchObject({ isDevice: false, size: 12345, inodeKey: 'inode 259:1 42', fsName: 'ext4', extentsAreOnDevice: true, queueRequests: 256 });
   });
@@ -164,6 +165,7 @@ describe('geometry', () => {
       rotational: true,
     });
     expect(facts).toMatchObject({ size: 7 << 20, inodeKey: 'device 8:0', readOnlyDevice: true, deviceSize: 7 << 20 });
+    expect(facts.geometry.diskSequence).toBe(9);
   });
 
   it('gives a transfer size between a page and 4 MiB, in whole pages, that fits the segments when frames are scattered', () => {
