@@ -1,5 +1,5 @@
 /** Devices and file systems that fail: no space, a dead device below, a flush that cannot be made good; and that a sync reaches the device. */
-import { execFileSync, spawnSync } from 'node:child_process';
+import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -7,7 +7,8 @@ import { afterAll, describe, expect, it } from 'vitest';
 import { type BlockFile, type Caching, FlushError, open } from '../../src/index.js';
 import { Random } from '../../src/testing/random.js';
 import { note, Places } from '../fixtures/places.js';
-import { hasCommand, isRoot, noFileSystem } from '../geometry/loop-devices.js';
+import { hasCommand, noFileSystem } from '../geometry/loop-devices.js';
+import { type DyingDevice, dyingDevice, noDyingDevice, noTmpfs } from '../rigs/failing-places.js';
 
 const MEBIBYTE = 2 ** 20;
 const root = fileURLToPath(new URL('../../', import.meta.url));
@@ -15,17 +16,12 @@ const lab = new Places();
 afterAll(() => lab.dispose());
 
 const cachings: Caching[] = ['page-cache', 'direct'];
-const noTmpfs = isRoot ? undefined : 'needs root, to mount a small tmpfs';
 const noExt4 = noFileSystem('mkfs.ext4');
-const noDeadDevice = noFileSystem('mkfs.xfs') ?? (hasCommand('xfs_io') ? undefined : 'needs xfs_io, to shut a file system down');
 const noStrace = !hasCommand('strace') ? 'needs strace' : existsSync(join(root, 'dist/src/index.js')) ? undefined : 'needs the built package: npm run build';
 
-/** A loop device of 32 MiB that gives EIO for everything once `kill` was called: its image lies on an xfs that is shut down then. */
-function mortalDevice(): { device: string; kill: () => void } {
-  const { folder } = lab.loops.fileSystem(400 * MEBIBYTE, 'mkfs.xfs', '-q');
-  const image = join(folder, 'image');
-  writeFileSync(image, new Random(59).fill(new Uint8Array(32 * MEBIBYTE)));
-  return { device: lab.loops.attach(image), kill: () => execFileSync('xfs_io', ['-x', '-c', 'shutdown', folder]) };
+/** A loop device of 32 MiB that gives EIO for everything once `kill` was called. */
+function mortalDevice(): DyingDevice {
+  return dyingDevice(lab.loops, new Random(59).fill(new Uint8Array(32 * MEBIBYTE)));
 }
 
 describe.each(cachings)('without space (%s)', (caching) => {
@@ -93,7 +89,7 @@ describe.each(cachings)('without space (%s)', (caching) => {
   });
 });
 
-describe.skipIf(noDeadDevice !== undefined).each(cachings)(`on a device that dies (%s)${note(noDeadDevice)}`, (caching) => {
+describe.skipIf(noDyingDevice !== undefined).each(cachings)(`on a device that dies (%s)${note(noDyingDevice)}`, (caching) => {
   async function losesWhatItCannotWrite(file: BlockFile, path: string, kill: () => void): Promise<void> {
     const flushed = new Random(61).fill(new Uint8Array(100_000));
     await file.write(flushed, 0);

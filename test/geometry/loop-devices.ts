@@ -4,9 +4,9 @@
  * Guarantees: `dispose` takes everything down again in reverse order, also after a failed test.
  */
 import { execFileSync } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 
 export const isRoot = process.geteuid?.() === 0;
 
@@ -25,9 +25,24 @@ function run(command: string, ...args: string[]): string {
   return execFileSync(command, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] }).trim();
 }
 
+/** The kernel gives back the files of an io_uring some time after its process has ended. */
+function patiently(act: () => void): void {
+  for (let tries = 1; ; tries++) {
+    try {
+      act();
+      return;
+    } catch (error) {
+      if (tries === 50) throw error;
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 100);
+    }
+  }
+}
+
 export class LoopDevices {
   readonly folder = mkdtempSync(join(tmpdir(), 'sectorwise-geometry-'));
   readonly #undo: Array<() => void> = [];
+  /** Those that were taken down before their time. */
+  readonly #gone = new Set<string>();
   #count = 0;
 
   /** A sparse image of so many bytes; its path. */
@@ -41,7 +56,10 @@ export class LoopDevices {
   /** Attaches an image; the path of the device. */
   attach(image: string, sectorSize = 512): string {
     const device = run('losetup', '-f', '--show', '-b', String(sectorSize), image);
-    this.#undo.push(() => run('losetup', '-d', device));
+    this.#gone.delete(device);
+    this.#undo.push(() => {
+      if (!this.#gone.delete(device)) run('losetup', '-d', device);
+    });
     return device;
   }
 
@@ -63,8 +81,38 @@ export class LoopDevices {
     const folder = join(this.folder, `mount-${++this.#count}`);
     mkdirSync(folder);
     run('mount', ...options, source, folder);
-    this.#undo.push(() => run('umount', folder));
+    this.#undo.push(() => {
+      if (this.#gone.has(folder)) return;
+      try {
+        patiently(() => run('umount', folder));
+      } catch (error) {
+        // Told as a failure, but not left to the machine.
+        run('umount', '-l', folder);
+        throw error;
+      }
+    });
     return folder;
+  }
+
+  /** Unmounts it now. Throws while it is in use. */
+  unmount(folder: string): void {
+    run('umount', folder);
+    this.#gone.add(folder);
+  }
+
+  /** Detaches it now; while it is in use, the kernel does so once it is not. */
+  detach(device: string): void {
+    run('losetup', '-d', device);
+    this.#gone.add(device);
+  }
+
+  /** Is one of our images on it? */
+  isAttached(device: string): boolean {
+    try {
+      return readFileSync(`/sys/block/${basename(device)}/loop/backing_file`, 'utf8').startsWith(this.folder);
+    } catch {
+      return false;
+    }
   }
 
   /** Makes a file system and mounts it; the device and the folder. */

@@ -1,7 +1,8 @@
 /** The FUSE rig itself: that it does what the fault tests take for granted, and that nothing it does hangs who uses it. */
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { afterEach, describe, expect, it } from 'vitest';
 import { note } from '../fixtures/places.js';
+import { isMounted } from './failing-places.js';
 import type { ServerOptions } from './fuse/behaviour.js';
 import { FuseServer, noFuse } from './fuse-server.js';
 import { intactBytes } from './pattern.js';
@@ -38,8 +39,6 @@ async function until(holds: () => Promise<boolean>): Promise<void> {
   }
   throw new Error('did not happen within 10 s');
 }
-
-const isMounted = (folder: string): boolean => readFileSync('/proc/self/mountinfo', 'utf8').includes(` ${folder} `);
 
 describe.skipIf(noFuse !== undefined)(`the FUSE rig${note(noFuse)}`, () => {
   it('serves a folder of files that can be listed, read and written', async () => {
@@ -178,6 +177,16 @@ describe.skipIf(noFuse !== undefined)(`the FUSE rig${note(noFuse)}`, () => {
     expect(await hung).toMatch(/^E[A-Z]+$/);
     expect(isMounted(server.folder)).toBe(false);
     expect(existsSync(server.folder)).toBe(false);
+  });
+});
+
+describe.skipIf(noFuse !== undefined)(`a FUSE server that is killed${note(noFuse)}`, () => {
+  it('leaves no mount behind', async () => {
+    const { server, user, path } = await serve();
+    await user.ask('open', path, 'r');
+    server.kill();
+    await until(async () => !isMounted(server.folder));
+    expect(await user.ask('read', 0, 10)).toBe('ENOTCONN');
   });
 });
 

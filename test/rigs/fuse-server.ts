@@ -104,6 +104,11 @@ export class FuseServer {
     this.#mounted = false;
   }
 
+  /** The server's process dies at once. */
+  kill(): void {
+    this.#program.kill();
+  }
+
   /** Never waits for anybody, and never throws. */
   dispose(): void {
     started.delete(this);

@@ -29,10 +29,13 @@ interface Reply {
 const LIFETIME_MS = 60_000;
 
 const programs = new Set<Program>();
-afterAll(async () => {
+afterAll(endPrograms);
+
+/** Kills those that still run: what they hold open or mapped is free afterwards. */
+export async function endPrograms(): Promise<void> {
   for (const program of programs) program.kill();
   await Promise.all([...programs].map(({ ended }) => ended));
-});
+}
 
 export class Program {
   readonly ended: Promise<Ending>;

@@ -2,12 +2,11 @@
  * The FUSE server's own process: opens /dev/fuse, mounts with it, and answers the kernel. One flat directory of files in memory.
  *
  * Run by `FuseServer` (fuse-server.ts) as a `Program`; its first argument is the folder to mount on.
- * Guarantees: when this process ends, so does the connection, and whoever waits for an answer gets an error; when the test's process goes away without a word, the mount is detached and
- * this process ends.
+ * Guarantees: when this process ends, however it does, so does the connection, whoever waits for an answer gets an error, and the mount is detached.
  * Leaves to others: unmounting in the ordinary case.
  */
 import { spawn } from 'node:child_process';
-import { openSync, read, readFileSync, rmdir, write, writeSync } from 'node:fs';
+import { openSync, read, readFileSync, write, writeSync } from 'node:fs';
 import { answerQuestions } from '../answers.js';
 import { fillPattern } from '../pattern.js';
 import { type Behaviour, type Counts, normalBehaviour, type ServerOptions } from './behaviour.js';
@@ -205,6 +204,12 @@ function listen(): void {
   next();
 }
 
+/** Detaches the mount once this process is gone, however it went: its end of the pipe closes. Does nothing if that was done before. */
+function watchOver(path: string): void {
+  const script = 'read -r never; umount -i -c -l "$0" && rmdir "$0"';
+  spawn('sh', ['-c', script, path], { stdio: ['pipe', 'ignore', 'ignore'], detached: true }).unref();
+}
+
 function mounted(): Promise<number> {
   const how = `fd=3,rootmode=40000,user_id=0,group_id=0,allow_other`;
   // Not waiting for it: it asks for the root's attributes, and this process answers.
@@ -229,48 +234,39 @@ function connectionOf(path: string): number {
   throw new Error(`${path} is not mounted`);
 }
 
-answerQuestions(
-  {
-    async start(wanted: ServerOptions) {
-      options = { directIo: false, keepCache: true, validMs: 0, readAheadBytes: 0, ...wanted };
-      for (const { name, size, seed } of options.files) {
-        files.push({ name, node: FIRST_FILE + files.length, bytes: fillPattern(Buffer.alloc(size), 0, seed), seed, changedMs: Date.now() });
-      }
-      device = openSync('/dev/fuse', 'r+');
-      listen();
-      return await mounted();
-    },
-    behave(wanted: Partial<Behaviour>) {
-      behaviour = { ...normalBehaviour, ...wanted };
-      // What hung is released into whatever holds now; what is only delayed keeps its time.
-      if (behaviour.hang === 'none') for (const { go, timer } of [...waiting.values()]) if (timer === undefined) go();
-    },
-    resize(name: string, size: number) {
-      setSize(fileNamed(name), size);
-    },
-    /** Waits for the pages' locks, so not in this thread: who holds them may be waiting for an answer. */
-    forget(name: string, offset: number, length: number) {
-      return new Promise<void>((resolve, reject) => {
-        // ENOENT: the kernel does not know the node (any more), so it has no pages of it.
-        write(device, fuse.forgetPages(fileNamed(name).node, offset, length), (error) => (error && error.code !== 'ENOENT' ? reject(error) : resolve()));
-      });
-    },
-    content(name: string, offset: number, length: number) {
-      return fileNamed(name).bytes.subarray(offset, offset + length);
-    },
-    counts(): Counts {
-      return { ...counts, waiting: waiting.size };
-    },
+answerQuestions({
+  async start(wanted: ServerOptions) {
+    options = { directIo: false, keepCache: true, validMs: 0, readAheadBytes: 0, ...wanted };
+    for (const { name, size, seed } of options.files) {
+      files.push({ name, node: FIRST_FILE + files.length, bytes: fillPattern(Buffer.alloc(size), 0, seed), seed, changedMs: Date.now() });
+    }
+    watchOver(folder);
+    device = openSync('/dev/fuse', 'r+');
+    listen();
+    return await mounted();
   },
-  detach,
-);
-
-/** Nobody is left who could. What umount asks of this file system is answered while it runs. */
-function detach(): Promise<void> {
-  behaviour = { ...normalBehaviour };
-  const umount = spawn('umount', ['-i', '-c', '-l', folder], { stdio: 'ignore' });
-  return new Promise((resolve) => umount.on('close', () => rmdir(folder, () => resolve())));
-}
+  behave(wanted: Partial<Behaviour>) {
+    behaviour = { ...normalBehaviour, ...wanted };
+    // What hung is released into whatever holds now; what is only delayed keeps its time.
+    if (behaviour.hang === 'none') for (const { go, timer } of [...waiting.values()]) if (timer === undefined) go();
+  },
+  resize(name: string, size: number) {
+    setSize(fileNamed(name), size);
+  },
+  /** Waits for the pages' locks, so not in this thread: who holds them may be waiting for an answer. */
+  forget(name: string, offset: number, length: number) {
+    return new Promise<void>((resolve, reject) => {
+      // ENOENT: the kernel does not know the node (any more), so it has no pages of it.
+      write(device, fuse.forgetPages(fileNamed(name).node, offset, length), (error) => (error && error.code !== 'ENOENT' ? reject(error) : resolve()));
+    });
+  },
+  content(name: string, offset: number, length: number) {
+    return fileNamed(name).bytes.subarray(offset, offset + length);
+  },
+  counts(): Counts {
+    return { ...counts, waiting: waiting.size };
+  },
+});
 
 function fileNamed(name: string): MemoryFile {
   const file = files.find((one) => one.name === name);
