@@ -1,0 +1,104 @@
+/**
+ * The host's half of the power cuts: switches the machine off at a moment of chance, works out what its disks hold, and switches it on again.
+ *
+ *   base image ── copy ──> work image ── machine writes, log of every operation ── SIGKILL
+ *        ^                                                   │
+ *        └────── what a disk with a volatile cache keeps <───┘   (`write-log.ts`)
+ */
+import { copyFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { type Disk, timeout } from './machine.js';
+import type { ToHost } from './messages.js';
+import { makeExt4 } from './scenarios.js';
+import type { Session } from './session.js';
+import { applyCut, LOG_SECTOR_BYTES } from './write-log.js';
+
+const MEBIBYTE = 1 << 20;
+const DISK_BYTES = 64 * MEBIBYTE;
+/** Sparse; QEMU does not make it longer by itself. */
+const LOG_BYTES = 1024 * MEBIBYTE;
+/** Flushes of each target before a cut, at least. */
+const FLUSHES_MIN = 2;
+const MOMENTS_MS = 1500;
+const ROUND_MS = 60_000;
+const ids = ['cut-device', 'cut-ext4'] as const;
+
+function disksOf(folder: string): Disk[] {
+  return ids.map((id) => {
+    const image = join(folder, `${id}.work`);
+    const log = join(folder, `${id}.log`);
+    copyFileSync(join(folder, `${id}.base`), image);
+    rmSync(log, { force: true });
+    writeFileSync(log, '');
+    truncateSync(log, LOG_BYTES);
+    // Without flushes of its own the host's disk stays out of the measurement: nothing but SIGKILL happens to QEMU.
+    const logNode = { driver: 'raw', cache: { 'no-flush': true }, file: { driver: 'file', filename: log } };
+    return { id, kind: 'nvme', image, filter: { driver: 'blklogwrites', log: logNode, 'log-sector-size': LOG_SECTOR_BYTES } };
+  });
+}
+
+export async function powerCuts(session: Session, cuts: number, seed: number): Promise<void> {
+  const { folder } = session;
+  for (const id of ids) {
+    const base = join(folder, `${id}.base`);
+    writeFileSync(base, '');
+    truncateSync(base, DISK_BYTES);
+  }
+  makeExt4(join(folder, 'cut-ext4.base'), 0, DISK_BYTES);
+  const chance = generator(seed);
+  const flushed: Record<string, number> = { device: 0, ext4: 0 };
+
+  for (let round = 0; round <= cuts; round++) {
+    const last = round === cuts;
+    const machine = await session.boot(disksOf(folder));
+    try {
+      const counts: Record<string, number> = { device: 0, ext4: 0 };
+      let checked = 0;
+      const failures: string[] = [];
+      const over = new Promise<void>((resolve, reject) => {
+        machine.listen((message: ToHost) => {
+          if (message.say === 'proved') checked++;
+          else if (message.say === 'failed') failures.push(`${message.text}: ${message.seen}`);
+          else if (message.say === 'ended') {
+            if (last && message.how === undefined) resolve();
+            else reject(new Error(message.how ?? 'the writer ended by itself'));
+          } else if (message.say === 'ask' && message.request.what === 'flushed') {
+            const { target, record } = message.request;
+            flushed[target] = record;
+            counts[target]++;
+            machine.send({ do: 'answer' });
+            if (Object.values(counts).every((count) => count >= FLUSHES_MIN)) resolve();
+          }
+        });
+      });
+      machine.send({ do: 'run', scenario: 'powerCut', settings: { round, last, ...flushed } });
+      await Promise.race([over, machine.gone, timeout(ROUND_MS, `round ${round}: no ${last ? 'end' : 'flush'} within ${ROUND_MS / 1000} s`)]);
+      // Whatever is reported until the machine is dead counts: it was flushed before.
+      if (!last) await sleep(chance() * MOMENTS_MS);
+      await machine.end();
+      for (const failure of failures) session.fail(`after ${round} cuts: ${failure}`);
+      if (failures.length === 0 && round > 0) session.prove(`cut ${round}: every flushed record is there, in order, on the device and in the file on ext4`);
+      if (checked < 2 && failures.length === 0) session.fail(`round ${round}: the guest checked ${checked} of 2 logs`);
+    } finally {
+      await machine.end();
+    }
+    if (last) break;
+    const survived = ids.map((id) => applyCut(join(folder, `${id}.base`), join(folder, `${id}.log`), chance));
+    const [device, ext4] = survived.map(
+      ({ kept, lucky, torn, lost }) => `${kept} writes kept, of ${lucky + torn + lost} after the last flush ${lost} lost and ${torn} torn`,
+    );
+    session.note(`flushed up to ${flushed.device} and ${flushed.ext4}; device: ${device}; ext4: ${ext4}`);
+  }
+}
+
+/** Mulberry32. */
+function generator(seed: number): () => number {
+  let state = seed >>> 0;
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let value = Math.imul(state ^ (state >>> 15), state | 1);
+    value ^= value + Math.imul(value ^ (value >>> 7), value | 61);
+    return ((value ^ (value >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
