@@ -2,6 +2,8 @@
  * Many requests as one: what is in memory is handed over during `get`, the rest later, in the order it arrives.
  *
  * Guarantees: `onWindow` or `onError` runs once for each `get` that did not throw; never one inside another; the window is released when `onWindow` returns or throws.
+ * A request that is answered at once costs no allocation besides its window, whatever tier V8 runs this in: methods on that way hold no closures (a closure
+ * makes V8 allocate a context for the whole method that it is in, wherever in it), and their queue keeps its memory.
  */
 import { abortError, SectorwiseError } from '../errors.js';
 import type { Window } from './window.js';
@@ -27,6 +29,9 @@ export interface Batch<T> {
   }>;
 }
 
+/** Places for requests within a callback, at first. A power of two. */
+const NESTED = 8;
+
 /** What a batch needs of its file. */
 export interface BatchSource {
   readonly path: string;
@@ -43,8 +48,15 @@ export class FileBatch<T> implements Batch<T> {
   readonly #onError: ((error: Error, context: T) => void) | undefined;
   readonly #signal: AbortSignal | undefined;
   readonly #waiting = new Set<{ cancel: () => void; context: T }>();
-  readonly #nested: { window: Window; context: T }[] = [];
+  /** Asked for in a callback and in memory: rings of one length, a power of two. */
+  #nestedWindows: (Window | undefined)[] = new Array(NESTED).fill(undefined);
+  #nestedContexts: (T | undefined)[] = new Array(NESTED).fill(undefined);
+  #nestedHead = 0;
+  #nested = 0;
   #inCallback = false;
+  /** What a callback threw first during the `get` that is under way. */
+  #hasThrown = false;
+  #thrown: unknown;
   #pending = 0;
   #immediate = 0;
   #delayed = 0;
@@ -76,15 +88,16 @@ export class FileBatch<T> implements Batch<T> {
     if (this.#endPromise !== undefined) {
       throw new SectorwiseError('ERR_SECTORWISE_BATCH_ENDED', 'The batch was ended; make another with file.batch().', { path: this.#source.path });
     }
-    const aborted = this.#signal?.aborted === true;
-    const window = aborted ? undefined : this.#source.tryWindow(offset, length);
+    if (this.#signal?.aborted === true) {
+      this.#refuse(context);
+      return;
+    }
+    const window = this.#source.tryWindow(offset, length);
     this.#pending++;
-    if (aborted) {
-      this.#source.handover(() => this.#fail(abortError(this.#signal as AbortSignal), context));
-    } else if (window === undefined) {
+    if (window === undefined) {
       this.#ask(offset, length, context);
     } else if (this.#inCallback) {
-      this.#nested.push({ window, context });
+      this.#giveLater(window, context);
     } else {
       this.#giveNow(window, context);
     }
@@ -96,6 +109,12 @@ export class FileBatch<T> implements Batch<T> {
       this.#finish();
     });
     return this.#endPromise;
+  }
+
+  /** Aborted already: says so from the event loop. */
+  #refuse(context: T): void {
+    this.#pending++;
+    this.#source.handover(() => this.#fail(abortError(this.#signal as AbortSignal), context));
   }
 
   #ask(offset: number, length: number, context: T): void {
@@ -129,30 +148,53 @@ export class FileBatch<T> implements Batch<T> {
     }
   }
 
+  /** A callback is running: after it. */
+  #giveLater(window: Window, context: T): void {
+    if (this.#nested === this.#nestedWindows.length) {
+      this.#nestedWindows = inOrder(this.#nestedWindows, this.#nestedHead);
+      this.#nestedContexts = inOrder(this.#nestedContexts, this.#nestedHead);
+      this.#nestedHead = 0;
+    }
+    const at = (this.#nestedHead + this.#nested++) & (this.#nestedWindows.length - 1);
+    this.#nestedWindows[at] = window;
+    this.#nestedContexts[at] = context;
+  }
+
   /** During `get`. What is thrown first comes out of it, but not before those who asked in the callback were answered. */
   #giveNow(window: Window, context: T): void {
-    let problem: { thrown: unknown } | undefined;
     try {
       this.#give(window, context, false);
     } catch (thrown) {
-      problem = { thrown };
+      this.#hasThrown = true;
+      this.#thrown = thrown;
     }
-    if (this.#nested.length > 0) {
-      this.#giveRest((thrown) => {
-        if (problem === undefined) problem = { thrown };
-        else this.#keep(thrown);
-      });
-    }
-    if (problem !== undefined) throw problem.thrown;
+    if (this.#nested > 0) this.#giveRest(true);
+    if (!this.#hasThrown) return;
+    const thrown = this.#thrown;
+    this.#hasThrown = false;
+    this.#thrown = undefined;
+    throw thrown;
   }
 
-  /** What was asked for in a callback and was in memory. */
-  #giveRest(onThrow: (thrown: unknown) => void): void {
-    for (let next = this.#nested.shift(); next !== undefined; next = this.#nested.shift()) {
+  /** What was asked for in a callback and was in memory. `within` a `get`, the first that is thrown is kept for that; what else is thrown is the batch's. */
+  #giveRest(within: boolean): void {
+    while (this.#nested > 0) {
+      const at = this.#nestedHead;
+      const window = this.#nestedWindows[at] as Window;
+      const context = this.#nestedContexts[at] as T;
+      this.#nestedWindows[at] = undefined;
+      this.#nestedContexts[at] = undefined;
+      this.#nestedHead = (at + 1) & (this.#nestedWindows.length - 1);
+      this.#nested--;
       try {
-        this.#give(next.window, next.context, false);
+        this.#give(window, context, false);
       } catch (thrown) {
-        onThrow(thrown);
+        if (within && !this.#hasThrown) {
+          this.#hasThrown = true;
+          this.#thrown = thrown;
+        } else {
+          this.#keep(thrown);
+        }
       }
     }
     this.#finish();
@@ -170,7 +212,7 @@ export class FileBatch<T> implements Batch<T> {
     } catch (error) {
       this.#keep(error);
     }
-    this.#giveRest((thrown) => this.#keep(thrown));
+    this.#giveRest(false);
   }
 
   #fail(error: Error, context: T): void {
@@ -187,7 +229,7 @@ export class FileBatch<T> implements Batch<T> {
         this.#inCallback = false;
       }
     }
-    this.#giveRest((thrown) => this.#keep(thrown));
+    this.#giveRest(false);
   }
 
   #keep(error: unknown): void {
@@ -213,4 +255,9 @@ export class FileBatch<T> implements Batch<T> {
     if (this.#hasError) reject(this.#firstError as Error);
     else resolve({ immediate: this.#immediate, delayed: this.#delayed, failed: this.#failed });
   }
+}
+
+/** A ring that is full, begun at its head, with as many free places. */
+function inOrder<E>(ring: (E | undefined)[], head: number): (E | undefined)[] {
+  return [...ring.slice(head), ...ring.slice(0, head), ...new Array<undefined>(ring.length).fill(undefined)];
 }

@@ -120,7 +120,7 @@ describe('cells', () => {
               epoch(cells);
               now++;
               const idle = [...model].filter(([, { users, last }]) => users === 0 && now - last >= EPOCHS_UNUSED).map(([cell]) => cell);
-              for (const [cell, seen] of model) if (seen.users > 0) seen.last = now;
+              for (const seen of model.values()) if (seen.users > 0) seen.last = now;
               for (const cell of idle) model.delete(cell);
               const got = given.splice(0).flatMap(([from, count]) => Array.from({ length: count }, (_, at) => from + at));
               expect(got.sort((a, b) => a - b)).toEqual(idle.sort((a, b) => a - b));

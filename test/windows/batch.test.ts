@@ -1,7 +1,16 @@
 /** Batches, over a source that answers when the test says so. */
+import { execFileSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { type BatchSource, FileBatch } from '../../src/windows/batch.js';
 import type { FileWindow, Window } from '../../src/windows/window.js';
+import { note } from '../fixtures/places.js';
+
+const child = fileURLToPath(new URL('./fixtures/batch-heap.mjs', import.meta.url));
+
+const notBuilt = existsSync(new URL('../../dist/src/windows/batch.js', import.meta.url)) ? undefined : 'needs the built package: npm run build';
 
 /** What of a window a batch and its callbacks touch. */
 function fakeWindow(offset: number, length: number): FileWindow {
@@ -203,5 +212,91 @@ describe('a batch', () => {
     expect(batch.end()).toBe(end);
     expect(() => batch.get(0, 1, 'a')).toThrow(expect.objectContaining({ code: 'ERR_SECTORWISE_BATCH_ENDED' }));
     expect(await end).toEqual({ immediate: 0, delayed: 0, failed: 0 });
+  });
+
+  it('hands everything over once, what had to be waited for in the order in which it became ready, whatever is asked, thrown or nested', async () => {
+    const step = fc.oneof(
+      fc.record({ do: fc.constant('get' as const), known: fc.boolean(), nested: fc.array(fc.boolean(), { maxLength: 12 }), throws: fc.boolean() }),
+      fc.record({ do: fc.constant('arrive' as const), which: fc.nat(), fails: fc.boolean() }),
+      fc.record({ do: fc.constant('turn' as const) }),
+    );
+    await fc.assert(
+      fc.asyncProperty(fc.array(step, { maxLength: 60 }), async (steps) => {
+        const source = new Source();
+        const nestedOf = new Map<number, boolean[]>();
+        const throwing = new Set<number>();
+        const ready: number[] = [];
+        const told: number[] = [];
+        const immediate: number[] = [];
+        const expected: number[] = [];
+        let asked = 0;
+        let depth = 0;
+        const ask = (known: boolean, nested: boolean[], throws: boolean): void => {
+          const offset = asked++;
+          if (known) {
+            source.known.add(offset);
+            expected.push(offset);
+          }
+          nestedOf.set(offset, nested);
+          if (throws) throwing.add(offset);
+          batch.get(offset, 1, offset);
+        };
+        const batch = new FileBatch<number>(
+          source,
+          (_window, offset, delayed) => {
+            expect(++depth).toBe(1);
+            (delayed ? told : immediate).push(offset);
+            try {
+              for (const known of nestedOf.get(offset) as boolean[]) ask(known, [], false);
+              if (throwing.has(offset)) throw new Error(`${offset}`);
+            } finally {
+              depth--;
+            }
+          },
+          (_error, offset) => told.push(offset),
+          undefined,
+        );
+        const arrive = (which: number, fails: boolean): void => {
+          const waiting = source.asked.filter(({ given }) => !given);
+          if (waiting.length === 0) return;
+          const { offset } = waiting[which % waiting.length];
+          ready.push(offset);
+          source.arrive(offset, fails ? new Error('bad') : undefined);
+        };
+        for (const each of steps) {
+          if (each.do === 'get') {
+            const throwsNow = each.known && each.throws;
+            const offset = asked;
+            if (throwsNow) expect(() => ask(each.known, each.nested, true)).toThrow(`${offset}`);
+            else ask(each.known, each.nested, each.throws);
+          } else if (each.do === 'arrive') {
+            arrive(each.which, each.fails);
+          } else {
+            source.turn();
+          }
+        }
+        while (source.asked.some(({ given }) => !given) || told.length < ready.length) {
+          arrive(0, false);
+          source.turn();
+        }
+        expect(told).toEqual(ready);
+        expect(immediate).toEqual(expected);
+        expect([told.length + immediate.length, batch.pending, noneHeld(source)]).toEqual([asked, 0, true]);
+        const end = batch.end();
+        // A throw that came out of `get` is the caller's; one of a delayed window is the batch's.
+        if (told.some((offset) => throwing.has(offset) && source.windows.some((window) => window.offset === offset))) await expect(end).rejects.toThrow();
+        else expect((await end).immediate).toBe(immediate.length);
+      }),
+    );
+  });
+
+  it(`allocates nothing for what is in memory, besides its window${note(notBuilt)}`, { skip: notBuilt !== undefined }, () => {
+    // In a process of its own, in which nothing else allocates, and without optimising: what V8 can do without then, it can always do without.
+    for (const flag of ['--opt', '--no-opt']) {
+      const bytes = execFileSync(process.execPath, ['--expose-gc', '--min-semi-space-size=64', '--max-semi-space-size=64', flag, child], { encoding: 'utf8' });
+      const [plain, nested] = JSON.parse(bytes) as number[];
+      expect(plain, flag).toBeLessThan(1);
+      expect(nested, flag).toBeLessThan(1);
+    }
   });
 });
