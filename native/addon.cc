@@ -12,6 +12,7 @@ static Napi::Object Init(Napi::Env env, Napi::Object exports) {
   InitMapping(env, exports);
   InitGuard(env, exports);
   InitResidency(env, exports);
+  InitLock(env, exports);
   InitGeometry(env, exports);
   // After the validity table: what ends an environment runs in reverse order, and a watch must be over before its words belong to somebody else.
   InitWatcher(env, exports);

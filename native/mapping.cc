@@ -14,6 +14,7 @@
 
 #include "facilities.h"
 #include "guard.h"
+#include "lock.h"
 #include "residency.h"
 #include "validity.h"
 #include "watcher.h"
@@ -143,7 +144,11 @@ struct Segment {
     guarded.fd = -1;
   }
 
+  // Bytes that are locked into memory.
+  size_t locked = 0;
+
   ~Segment() {
+    LockedGone(locked);
     GuardBegin(first_cell, cells);
     // Where even that is refused, the cells are lost rather than handed out with a file still behind them.
     const int refused = Replace(start, cells * kCellBytes, PROT_NONE);
@@ -280,6 +285,32 @@ napi_value SegmentDrop(napi_env env, napi_callback_info info) {
   return Number(env, madvise(call.start, call.length, MADV_DONTNEED) == 0 ? 0 : -errno);
 }
 
+// The caller keeps count: a page is locked once and unlocked once.
+napi_value SegmentLock(napi_env env, napi_callback_info info) {
+  Call call;
+  if (!call.Read(env, info)) return Number(env, -EINVAL);
+  if (!call.segment->open) return Number(env, -EBADF);
+  const int status = LockPages(call.start, call.length);
+  if (status == 0) call.segment->locked += call.length;
+  return Number(env, status);
+}
+
+napi_value SegmentUnlock(napi_env env, napi_callback_info info) {
+  Call call;
+  if (!call.Read(env, info)) return Number(env, -EINVAL);
+  if (!call.segment->open) return Number(env, 0);
+  UnlockPages(call.start, call.length);
+  call.segment->locked -= call.length;
+  return Number(env, 0);
+}
+
+napi_value SegmentPopulate(napi_env env, napi_callback_info info) {
+  Call call;
+  if (!call.Read(env, info)) return Number(env, -EINVAL);
+  if (!call.segment->open) return Number(env, -EBADF);
+  return Number(env, PopulateRead(call.start, call.length));
+}
+
 napi_value SegmentPresent(napi_env env, napi_callback_info info) {
   Call call;
   if (!call.Read(env, info)) return Number(env, -EINVAL);
@@ -295,6 +326,9 @@ napi_value SegmentClose(napi_env env, napi_callback_info info) {
   Segment* const segment = static_cast<SegmentHold*>(hold)->get();
   if (!segment->open) return nullptr;
   segment->open = false;
+  // Mapping anew unlocks.
+  LockedGone(segment->locked);
+  segment->locked = 0;
   Repointing repointing(*segment, segment->start, segment->bytes);
   const int refused = Replace(segment->start, segment->bytes, PROT_READ | PROT_WRITE);
   segment->Disown();
@@ -389,6 +423,9 @@ void InitMapping(Napi::Env env, Napi::Object exports) {
       {"repoint", nullptr, SegmentRepoint, nullptr, nullptr, nullptr, napi_default_method, nullptr},
       {"restore", nullptr, SegmentRestore, nullptr, nullptr, nullptr, napi_default_method, nullptr},
       {"drop", nullptr, SegmentDrop, nullptr, nullptr, nullptr, napi_default_method, nullptr},
+      {"lock", nullptr, SegmentLock, nullptr, nullptr, nullptr, napi_default_method, nullptr},
+      {"unlock", nullptr, SegmentUnlock, nullptr, nullptr, nullptr, napi_default_method, nullptr},
+      {"populate", nullptr, SegmentPopulate, nullptr, nullptr, nullptr, napi_default_method, nullptr},
       {"present", nullptr, SegmentPresent, nullptr, nullptr, nullptr, napi_default_method, nullptr},
       {"close", nullptr, SegmentClose, nullptr, nullptr, nullptr, napi_default_method, nullptr},
   };

@@ -140,12 +140,13 @@ export interface BlockFile
    *
    * @param length bytes, at most 64 MiB (ERR_OUT_OF_RANGE).
    * @throws ERR_SECTORWISE_READ_ONLY for a writable window of a file opened for reading; ERR_SECTORWISE_SCATTERED (direct mode) where the frames of a writable window
-   * are apart and held by others; ERR_SECTORWISE_CACHE_TOO_SMALL (direct mode) where it could never fit.
+   * are apart and held by others; ERR_SECTORWISE_CACHE_TOO_SMALL (direct mode) where it could never fit; ERR_SECTORWISE_LOCK_LIMIT (page-cache mode) with `lock` beyond what the
+   * process may lock.
    */
   tryWindow(offset: number, length: number, options?: Omit<WindowOptions, 'signal'>): Window | undefined;
   /**
    * The delayed path: resolves when every byte is in memory, so that touching them does not wait for the device (short of eviction by the kernel in between, in page-cache
-   * mode). Windows are no snapshots: later writes show through. Lifetime: until `release`.
+   * mode: `lock` rules that out). Windows are no snapshots: later writes show through. Lifetime: until `release`.
    *
    * Rejects as `tryWindow` throws, with the system error of a failed read (EIO and others, naming the range), with ERR_SECTORWISE_CACHE_FULL when every frame is
    * pinned or dirty and nothing is on its way that could free one, and with an AbortError.
@@ -353,8 +354,14 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
     const at = typeof offset === 'number' && Number.isSafeInteger(offset) && offset >= 0 ? offset : checkBytes('offset', offset);
     const asked = typeof length === 'number' && Number.isSafeInteger(length) && length >= 0 ? length : checkBytes('length', length);
     checkWindowLength(asked);
-    const writable = options !== undefined && this.#checkWritable(checkWindowOptions(options).writable);
-    const window = this.#immediateWindow(at, asked, writable);
+    let writable = false;
+    let lock = false;
+    if (options !== undefined) {
+      checkWindowOptions(options);
+      writable = this.#checkWritable(options.writable);
+      lock = options.lock === true;
+    }
+    const window = this.#immediateWindow(at, asked, writable, lock);
     if (window !== undefined) this.#immediate++;
     return window;
   }
@@ -365,16 +372,16 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
       const at = checkBytes('offset', offset);
       const asked = checkBytes('length', length);
       checkWindowLength(asked);
-      const { signal, writable } = checkWindowOptions(options);
+      const { signal, writable, lock = false } = checkWindowOptions(options);
       const forWriting = this.#checkWritable(writable);
       if (signal?.aborted) return Promise.reject(abortError(signal));
-      const window = this.#immediateWindow(at, asked, forWriting);
+      const window = this.#immediateWindow(at, asked, forWriting, lock);
       if (window !== undefined) {
         this.#immediate++;
         return Promise.resolve(window);
       }
       this.#delayed++;
-      if (signal === undefined && !forWriting && asked > 0 && this.#mutations.length === 0 && at + asked <= this.#ground.logical) {
+      if (signal === undefined && !forWriting && !lock && asked > 0 && this.#mutations.length === 0 && at + asked <= this.#ground.logical) {
         return new Promise((resolve, reject) => {
           this.#manager.request(new WindowRequest(this.#access, at, asked, resolve, reject));
         });
@@ -385,6 +392,7 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
             at,
             asked,
             forWriting,
+            lock,
             (ready) => {
               settled();
               resolve(ready);
@@ -428,27 +436,27 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
       tryWindow: (offset: number, length: number): Window | undefined => this.tryWindow(offset, length),
       later: (offset: number, length: number, ready: (window: Window) => void, failed: (error: Error) => void): (() => void) => {
         this.#delayed++;
-        return this.#later(checkBytes('offset', offset), checkBytes('length', length), false, ready, failed);
+        return this.#later(checkBytes('offset', offset), checkBytes('length', length), false, false, ready, failed);
       },
       handover: (run: () => void): void => this.#manager.handover(run),
     };
     return new FileBatch(source, onWindow, onError, checkSignalOption(options));
   }
 
-  #immediateWindow(offset: number, asked: number, writable: boolean): FileWindow | undefined {
+  #immediateWindow(offset: number, asked: number, writable: boolean, lock: boolean): FileWindow | undefined {
     let length = asked;
     if (this.#mutations.length > 0) {
       if (this.#mutations.lastTouching(offset, offset + Math.max(1, length), this.#ground.logical) !== undefined) return undefined;
     }
     if (offset + length > this.#ground.logical) length = this.#clip(offset, length);
-    if (length === 0) return this.#access.windowFrom(offset, 0, writable);
-    const window = this.#access.tryWindow(offset, length, writable);
-    if (window === undefined) this.#access.checkRoom(offset, length);
+    if (length === 0) return this.#access.windowFrom(offset, 0, writable, false);
+    const window = this.#access.tryWindow(offset, length, writable, lock);
+    if (window === undefined) this.#access.checkRoom(offset, length, writable, lock);
     return window;
   }
 
   /** Asks for a window, after what stands before it. Exactly one of the two is called, later; answers with how to give up. */
-  #later(offset: number, asked: number, writable: boolean, ready: (window: FileWindow) => void, failed: (error: Error) => void): () => void {
+  #later(offset: number, asked: number, writable: boolean, lock: boolean, ready: (window: FileWindow) => void, failed: (error: Error) => void): () => void {
     let given = false;
     let cancel = (): void => {};
     const begin = (): void => {
@@ -462,7 +470,7 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
       const length = this.#clip(offset, asked);
       if (length === 0) {
         queueMicrotask(() => {
-          if (!given) ready(this.#access.windowFrom(offset, 0, writable));
+          if (!given) ready(this.#access.windowFrom(offset, 0, writable, false));
         });
         return;
       }
@@ -484,7 +492,7 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
       }
       try {
         // Whoever had to wait for a change is looked at here for the first time.
-        this.#access.checkRoom(offset, length);
+        this.#access.checkRoom(offset, length, writable, lock);
       } catch (error) {
         failed(error as Error);
         return;
@@ -496,7 +504,7 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
         }
         let window: FileWindow;
         try {
-          window = this.#access.windowFrom(offset, length, writable);
+          window = this.#access.windowFrom(offset, length, writable, lock);
         } catch (thrown) {
           failed(thrown as Error);
           return;

@@ -67,6 +67,15 @@ export interface OpenOptions {
 export interface WindowOptions {
   /** Needs access 'read-write'. Default false: stores into the window stay private, may vanish, and never reach the file. */
   writable?: boolean;
+  /**
+   * Keep the window's pages in memory until its last `release` (page-cache mode: mlock; in direct mode windows are in memory anyway, and nothing is done), so that touching them
+   * never waits for the device, not even after the kernel was short of memory. Default false.
+   *
+   * Locked pages count against the process's RLIMIT_MEMLOCK (often 8 MiB), each once for reading and once for writing windows however many lie over it; beyond it, and without
+   * CAP_IPC_LOCK, asking throws ERR_SECTORWISE_LOCK_LIMIT. Locking takes a lock of the address space and some microseconds: meant for windows that are kept, not for each access.
+   * An invalidation unlocks; `discard` takes the bytes whatever is locked.
+   */
+  lock?: boolean;
   /** `window` only: aborting rejects at once with an AbortError. */
   signal?: AbortSignal;
 }
@@ -158,8 +167,9 @@ function readAheadMax(value: OpenOptions['readAhead']): number {
 
 export function checkWindowOptions(options: WindowOptions | undefined): WindowOptions {
   if (options === undefined) return noOptions;
-  const given = checkNames('options', options, ['writable', 'signal']) as WindowOptions;
+  const given = checkNames('options', options, ['writable', 'lock', 'signal']) as WindowOptions;
   boolean('options.writable', given.writable);
+  boolean('options.lock', given.lock);
   checkSignal('options.signal', given.signal);
   return given;
 }

@@ -53,6 +53,12 @@ export interface NativeSegment {
   restore(offset: number, length: number, fd: number): number;
   /** Empties the page table over [offset, offset+length); what JavaScript stored into private pages is gone. 0 or -errno: EINVAL where a page of it is locked. */
   drop(offset: number, length: number): number;
+  /** Locks the pages of [offset, offset+length), none of which is locked, those that are missing when they come in. 0 or -errno: ENOMEM, EPERM, EAGAIN beyond a limit. */
+  lock(offset: number, length: number): number;
+  /** Undoes `lock` for pages all of which are locked. 0. */
+  unlock(offset: number, length: number): number;
+  /** Brings the pages into the page table for reading, waiting for the device if need be. 0 or -errno: EFAULT where a touch would be SIGBUS. */
+  populate(offset: number, length: number): number;
   /** Pages of [offset, offset+length) that are in the page table, or -errno. */
   present(offset: number, length: number): number;
   /** Re-points everything and gives the address space back once the buffer was collected. */
@@ -173,6 +179,8 @@ export interface NativeBinding {
   /** Cells that the SIGBUS handler replaced so far in this process. */
   guardFaults(): number;
   pageSize(): number;
+  /** Bytes that the process may lock into memory (RLIMIT_MEMLOCK; Infinity with CAP_IPC_LOCK), and that segments of it have locked. */
+  memoryLocks(): { limit: number; locked: number };
   /** Can PAGEMAP_SCAN be used in this process? 0 or -errno. */
   pagemapScan(): number;
   probe(fd: number): NativeProbe;

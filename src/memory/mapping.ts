@@ -16,9 +16,12 @@
  * What the guard put zero pages under stays dead until `mend`, and is reported once.
  * Leaves to others: bringing pages in, and remembering which windows lay beyond a cut or over what was mended.
  */
+
+import { readFileSync } from 'node:fs';
 import { performance } from 'node:perf_hooks';
-import { assertionError, systemError } from '../errors.js';
+import { assertionError, type ErrorPlace, SectorwiseError, systemError } from '../errors.js';
 import { type NativeSegment, native } from '../io/native.js';
+import { type PageHold, PageLocks } from './page-locks.js';
 import { CAUSE_CLOSE, CAUSE_FAULT, CAUSE_NONE, CAUSE_TRUNCATE, causeError, causeOf, firstDeadPage, invalidate, revalidate, validity } from './validity.js';
 
 /** A cell of the arena: what one word of the validity table speaks for. */
@@ -113,6 +116,8 @@ class MappedSegment implements Segment {
   readonly reported = new Map<number, number>();
   /** For each unit the time until which it counts as resident; made with the first mark. */
   until: Float64Array = noMarks;
+  /** Made with the first lock. */
+  locks: PageLocks | undefined = undefined;
 
   constructor(mapped: NativeSegment, start: number, length: number) {
     this.buffer = mapped.buffer;
@@ -225,6 +230,7 @@ export class FileMapping {
       while (unit <= last && until[unit] > now) unit++;
       if (unit > last) return true;
     }
+    if (segment.locks?.known(Math.floor(begin / PAGE_BYTES), Math.ceil((begin + length) / PAGE_BYTES))) return true;
     if (unit === last && segment.visit(unit, now)) {
       // The first question about a unit for some time: only what was asked about is proved, at a fraction of the cost of sixteen pages.
       const first = pagesDown(begin);
@@ -295,6 +301,7 @@ export class FileMapping {
   /** Nothing in the range counts as resident any longer; the next question is put to the kernel. Any length. */
   forget(offset: number, length: number): void {
     const end = offset + length;
+    for (const segment of this.#all()) segment.locks?.forget(Math.floor((offset - segment.start) / PAGE_BYTES), Math.ceil((end - segment.start) / PAGE_BYTES));
     for (const segment of this.#segments) {
       if (segment === undefined || segment.until.length === 0 || segment.end <= offset || segment.start >= end) continue;
       const first = Math.max(0, Math.floor((offset - segment.start) / UNIT_BYTES));
@@ -334,6 +341,7 @@ export class FileMapping {
       if (begin >= end) continue;
       const firstCell = Math.ceil(Math.max(0, newSize - segment.start) / CELL_BYTES);
       const cells = Math.ceil(end / CELL_BYTES) - firstCell;
+      segment.locks?.cut(begin / PAGE_BYTES);
       // Before the bytes change: who reads zeros and asks then, learns why.
       invalidate(segment.firstCell + firstCell, cells, CAUSE_TRUNCATE);
       const result = segment.native.repoint(begin, end - begin);
@@ -443,6 +451,47 @@ export class FileMapping {
       const result = segment.native.drop(begin, end - begin);
       if (result < 0) throw assertionError(`madvise of [${begin}, ${end}) of a segment of ${segment.length} failed with ${result}`);
     }
+  }
+
+  /**
+   * Would locking the range go beyond what this process may lock? Asks for the limit, locks nothing.
+   *
+   * @throws SectorwiseError ERR_SECTORWISE_LOCK_LIMIT if it would.
+   */
+  checkLock(offset: number, length: number): void {
+    const segment = this.#at(offset, length);
+    const { first, end } = pagesOf(offset - segment.start, length);
+    const fresh = (segment.locks?.free(first, end) ?? end - first) * PAGE_BYTES;
+    const { limit, locked } = native().memoryLocks();
+    if (fresh > 0 && locked + fresh > limit) throw lockLimit(fresh, limit, locked, { path: this.#path, offset, length });
+  }
+
+  /**
+   * Locks the pages of a range that is resident, so that reclaim cannot take them until the hold is given up (`hold.locks.give(hold)`). `filled`: they were just read in, and one that has left memory since
+   * is waited for; else the answer is undefined then, and nothing is locked.
+   *
+   * @throws SectorwiseError ERR_SECTORWISE_LOCK_LIMIT beyond what the process may lock, ERR_SECTORWISE_FAULT where a page cannot be had; the error of `mlock2`.
+   */
+  lock(offset: number, length: number, filled: boolean): PageHold | undefined {
+    this.checkLock(offset, length);
+    const segment = this.#at(offset, length);
+    segment.locks ??= new PageLocks(segment.native);
+    const { first, end } = pagesOf(offset - segment.start, length);
+    const fresh = segment.locks.free(first, end) * PAGE_BYTES;
+    const hold = segment.locks.take(first, end);
+    if (typeof hold === 'number') throw lockRefused(hold, fresh, { path: this.#path, offset, length });
+    // Locked is what is in the page table; what is only in the page cache has to come there, which is a minor fault.
+    const begin = first * PAGE_BYTES;
+    const bytes = (end - first) * PAGE_BYTES;
+    if (segment.native.scan(begin, bytes) === -1) return hold;
+    if (!filled && !(this.#trustMincore && segment.native.mincore(begin, bytes, coreMap) === 0 && inCore(0, end - first))) {
+      segment.locks.give(hold);
+      return undefined;
+    }
+    const result = segment.native.populate(begin, bytes);
+    if (result === 0) return hold;
+    segment.locks.give(hold);
+    throw causeError(CAUSE_FAULT, { path: this.#path, offset, length, cause: systemError(result, 'madvise') });
   }
 
   /** Views of every segment read zeros from here on, and their cells say `cause`. The file is not in use by this mapping any more; the descriptor stays open. */
@@ -573,6 +622,28 @@ function appendRun(into: Float64Array, runs: number, offset: number, length: num
 function inCore(fromPage: number, toPage: number): boolean {
   for (let page = fromPage; page < toPage; page++) if ((coreMap[page] & 1) === 0) return false;
   return true;
+}
+
+function pagesOf(begin: number, length: number): { first: number; end: number } {
+  return { first: Math.floor(begin / PAGE_BYTES), end: Math.ceil((begin + length) / PAGE_BYTES) };
+}
+
+function lockLimit(fresh: number, limit: number, locked: number, place: ErrorPlace): SectorwiseError {
+  return new SectorwiseError(
+    'ERR_SECTORWISE_LOCK_LIMIT',
+    `Locking ${fresh} bytes more would go beyond the limit of this process: it may lock ${limit} bytes, and ${locked} are locked now. Release locked windows, raise the limit ` +
+      '(ulimit -l, prlimit --memlock, LimitMEMLOCK= of systemd), or give the process CAP_IPC_LOCK.',
+    place,
+  );
+}
+
+/** What `mlock2` refused: beyond the limit because somebody else in the process locks memory too, or for another reason. */
+function lockRefused(result: number, fresh: number, place: ErrorPlace): Error {
+  const { limit } = native().memoryLocks();
+  const locked = Number(/^VmLck:\s+(\d+) kB/m.exec(readFileSync('/proc/self/status', 'utf8'))?.[1] ?? 0) * 1024;
+  const cause = systemError(result, 'mlock2', place);
+  if (locked + fresh <= limit) return cause;
+  return lockLimit(fresh, limit, locked, { ...place, cause });
 }
 
 function pagesDown(offset: number): number {

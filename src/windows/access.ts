@@ -40,14 +40,14 @@ export interface Access extends WindowOwner {
   readonly pieceBytes: number;
   readonly counts: AccessCounts;
 
-  /** The window, if its bytes are in memory. */
-  tryWindow(offset: number, length: number, writable: boolean): FileWindow | undefined;
+  /** The window, if its bytes are in memory; with `lock`, if they can be kept there without reading. */
+  tryWindow(offset: number, length: number, writable: boolean, lock: boolean): FileWindow | undefined;
   /** What has to be asked of the manager for a range; `settle` as in `Caller`. */
   caller(offset: number, length: number, writable: boolean, blocking: boolean, settle: (error: Error | undefined) => void): Caller;
-  /** Throws for a range that memory could never hold at once. */
-  checkRoom(offset: number, length: number): void;
+  /** Throws for a range that memory could never hold at once, or that may not be locked now. */
+  checkRoom(offset: number, length: number, writable: boolean, lock: boolean): void;
   /** After the caller of this very range was settled well: takes its pins over, clipped to what the file has by now. */
-  windowFrom(offset: number, length: number, writable: boolean): FileWindow;
+  windowFrom(offset: number, length: number, writable: boolean, lock: boolean): FileWindow;
   /** What has to happen before a writable window over the range can be made, if anything. */
   prepare(offset: number, length: number, settle: (error: Error | undefined) => void): Mutation | undefined;
   /** Copies to `target` if all of it is in memory. */

@@ -17,6 +17,7 @@ import { ALL_SECTORS, BLOCK_BYTES } from '../memory/block-store.js';
 import { CellUse } from '../memory/cell-use.js';
 import { FillStore, SCRATCH_BYTES } from '../memory/fill-store.js';
 import { CELL_BYTES, causeOfFault, type Damage, FileMapping, type Segment, segmentCause } from '../memory/mapping.js';
+import type { PageHold } from '../memory/page-locks.js';
 import { PageCounter } from '../memory/residency.js';
 import { createSlab } from '../memory/slab.js';
 import { CAUSE_FAULT, CAUSE_NONE, CAUSE_TRUNCATE, causeError, validity } from '../memory/validity.js';
@@ -79,6 +80,8 @@ export class MappedAccess implements Access {
   #shared: FileMapping | undefined;
   /** Cells whose blocks are allocated up to the size of the file then. */
   readonly #allocated = new Set<number>();
+  /** What windows keep locked. */
+  readonly #holds = new Map<FileWindow, PageHold>();
   /** Which cells of the file windows are over. */
   readonly #cells: CellUse;
   /** A view of the private mapping was handed out: JavaScript may have stored into it. */
@@ -130,14 +133,14 @@ export class MappedAccess implements Access {
     return { readAheadBytes: 0, readAheadUnused: 0, gatheredBytes: 0, evictions: 0, faults: this.#faults };
   }
 
-  tryWindow(offset: number, length: number, writable: boolean): FileWindow | undefined {
+  tryWindow(offset: number, length: number, writable: boolean, lock: boolean): FileWindow | undefined {
     if (writable && !this.#isAllocated(offset, length)) return undefined;
     const mapping = writable ? this.#sharedMapping() : this.#mapping;
     if (!mapping.resident(offset, length)) return undefined;
     const segment = mapping.at(offset, length);
     // What is gone has to be asked of the device again.
     if (segmentCause(this.#words, segment, offset - segment.start, length) !== CAUSE_NONE) return undefined;
-    return this.#make(segment, offset, length, writable);
+    return lock ? this.#makeLocked(mapping, segment, offset, length, writable, false) : this.#make(segment, offset, length, writable);
   }
 
   caller(offset: number, length: number, _writable: boolean, blocking: boolean, settle: (error: Error | undefined) => void): Caller {
@@ -155,14 +158,18 @@ export class MappedAccess implements Access {
     };
   }
 
-  checkRoom(): void {}
+  checkRoom(offset: number, length: number, writable: boolean, lock: boolean): void {
+    if (lock) (writable ? this.#sharedMapping() : this.#mapping).checkLock(offset, length);
+  }
 
-  windowFrom(offset: number, length: number, writable: boolean): FileWindow {
+  windowFrom(offset: number, length: number, writable: boolean, lock: boolean): FileWindow {
     const asked = Math.max(0, Math.min(length, this.ground.logical - offset));
     if (asked === 0) return this.#make(undefined, offset, 0, writable);
     const mapping = writable ? this.#sharedMapping() : this.#mapping;
     const bytes = this.#mend(mapping, offset, asked);
-    return this.#make(bytes === 0 ? undefined : mapping.at(offset, bytes), offset, bytes, writable);
+    const segment = bytes === 0 ? undefined : mapping.at(offset, bytes);
+    if (lock && segment !== undefined) return this.#makeLocked(mapping, segment, offset, bytes, writable, true) as FileWindow;
+    return this.#make(segment, offset, bytes, writable);
   }
 
   tryCopy(target: Uint8Array, offset: number): boolean {
@@ -280,6 +287,7 @@ export class MappedAccess implements Access {
 
   dropped(window: FileWindow): void {
     this.ground.windowDropped();
+    if (this.#holds.size > 0) this.#unlock(window);
     if (window.segment !== undefined) this.#cells.end(Math.floor(window.offset / CELL_BYTES), Math.floor((window.offset + window.length - 1) / CELL_BYTES));
   }
 
@@ -574,6 +582,7 @@ export class MappedAccess implements Access {
   close(): void {
     this.ground.close();
     this.#cells.close();
+    this.#holds.clear();
     this.#mapping.close();
     this.#shared?.close();
     this.#scratch.close();
@@ -611,6 +620,22 @@ export class MappedAccess implements Access {
     const window = new FileWindow(this, offset, length, writable, offset - segment.start, generation, undefined, segment);
     this.#cells.begin(Math.floor(offset / CELL_BYTES), Math.floor((offset + length - 1) / CELL_BYTES));
     return window;
+  }
+
+  /** As `#make`, with its pages locked; undefined if they were not all in memory any more, unless they were just `filled`. */
+  #makeLocked(mapping: FileMapping, segment: Segment, offset: number, length: number, writable: boolean, filled: boolean): FileWindow | undefined {
+    const hold = mapping.lock(offset, length, filled);
+    if (hold === undefined) return undefined;
+    const window = this.#make(segment, offset, length, writable);
+    this.#holds.set(window, hold);
+    return window;
+  }
+
+  #unlock(window: FileWindow): void {
+    const hold = this.#holds.get(window);
+    if (hold === undefined) return;
+    this.#holds.delete(window);
+    hold.locks.give(hold);
   }
 
   #cellCause(window: FileWindow): number {

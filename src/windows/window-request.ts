@@ -42,7 +42,7 @@ export class WindowRequest implements Caller {
       return;
     }
     try {
-      this.#resolve(this.#access.windowFrom(this.#offset, this.#length, false));
+      this.#resolve(this.#access.windowFrom(this.#offset, this.#length, false, false));
     } catch (thrown) {
       this.#reject(thrown);
     }

@@ -215,12 +215,14 @@ describe('absorbFaults', () => {
       kind: 'file',
       sectorBytes: 512,
       trustMincore: true,
+      device: '0:0',
+      idleMs: 5000,
       sizeNow: () => fstatSync(fd).size,
       onInvalidate: () => {},
     });
     try {
-      const faulted = access.windowFrom(2 * MIB, 100, false);
-      const truncated = access.windowFrom(7 * MIB, 100, false);
+      const faulted = access.windowFrom(2 * MIB, 100, false, false);
+      const truncated = access.windowFrom(7 * MIB, 100, false, false);
       expect(access.absorbFaults()).toEqual([]);
       const { segment } = faulted as unknown as { segment: { firstCell: number; native: { repoint(offset: number, length: number): number } } };
       truncateSync(path, 5 * MIB);
@@ -235,9 +237,9 @@ describe('absorbFaults', () => {
       ]);
       expect([access.counts.faults, ground.generation, ground.logical]).toEqual([2, 1, 8 * MIB]);
       expect(access.absorbFaults()).toEqual([]);
-      access.shrunk(5 * MIB);
+      access.shrunk(5 * MIB, () => {});
       expect([ground.logical, ground.committed, ground.causeOf(truncated), ground.causeOf(faulted)]).toEqual([5 * MIB, 5 * MIB, CAUSE_TRUNCATE, CAUSE_FAULT]);
-      const again = access.windowFrom(2 * MIB, 100, false);
+      const again = access.windowFrom(2 * MIB, 100, false, false);
       expect([again.bytes[0], again.valid, faulted.valid]).toEqual([7, true, false]);
     } finally {
       engine.close();

@@ -263,6 +263,7 @@ describe.each(['page-cache', 'direct'] as const)('offsets and lengths (%s)', (ca
     for (const [call, code, part] of [
       [() => file.window(0, 1, { writeable: true } as never), VALUE, "did you mean 'writable'"],
       [() => file.tryWindow(0, 1, { writable: 1 } as never), TYPE, 'options.writable'],
+      [() => file.tryWindow(0, 1, { lock: 'yes' } as never), TYPE, 'options.lock'],
       [() => file.window(0, 1, { signal: {} } as never), TYPE, 'options.signal'],
       [() => file.read(bytes, 0, { sginal: 1 } as never), VALUE, "did you mean 'signal'"],
       [() => file.write(bytes, 0, { signal: 1 } as never), TYPE, 'options.signal'],
