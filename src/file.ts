@@ -14,7 +14,7 @@ import { abortError, outOfRange, SectorwiseError, systemError } from './errors.j
 import type { Extent } from './geometry/extents.js';
 import type { Geometry } from './geometry/geometry.js';
 import type { Engine, EngineName, Feature } from './io/engine.js';
-import { BLOCK_BYTES, SECTOR_BYTES } from './memory/block-store.js';
+import { BLOCK_BYTES } from './memory/block-store.js';
 import { CAUSE_NONE, CAUSE_SHUTDOWN, CAUSE_TRUNCATE, causeError, validity } from './memory/validity.js';
 import {
   type Caching,
@@ -188,7 +188,7 @@ export interface BlockFile
    * after `open` always reaches the device, even with no writes of our own. Concurrent calls share one.
    *
    * On failure it rejects with ERR_SECTORWISE_FLUSH_FAILED, naming the ranges (`error.ranges`), and keeps rejecting until `acknowledgeLoss`; what it could not write stays readable
-   * and is tried again.
+   * and is tried again. Of a file that is lost (unplugged, shut down) it rejects in the same way, naming everything that was accepted and is not known to be on stable storage, or resolves if that is nothing.
    */
   flush(): Promise<void>;
   /** Gives up what a failed flush could not write; answers with those ranges, in bytes. */
@@ -291,8 +291,8 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
   readonly #watch: GroundWatch;
   /** Why all of it is gone, once `lose` has seen to it. */
   #lost = CAUSE_NONE;
-  /** A mutation is to look at the end of the file that somebody else moved. */
-  #shrinking = false;
+  /** The mutation that is to look at the end of the file, which somebody else moved, until it does; `from` is the least that it was. */
+  #shrinking: { from: number } | undefined;
 
   constructor(parts: FileParts) {
     super();
@@ -461,6 +461,11 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
     let cancel = (): void => {};
     const begin = (): void => {
       if (given) return;
+      if (this.#isLost()) {
+        // What it waited for failed with the file, and memory shows nothing of it any more.
+        failed(this.#lossOf(offset, asked));
+        return;
+      }
       const before = this.#mutations.lastTouching(offset, offset + Math.max(1, asked), this.#ground.logical);
       if (before !== undefined) {
         this.#mutations.follow(before, begin);
@@ -470,7 +475,9 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
       const length = this.#clip(offset, asked);
       if (length === 0) {
         queueMicrotask(() => {
-          if (!given) ready(this.#access.windowFrom(offset, 0, writable, false));
+          if (given) return;
+          if (this.#isLost()) failed(this.#lossOf(offset, asked));
+          else ready(this.#access.windowFrom(offset, 0, writable, false));
         });
         return;
       }
@@ -548,6 +555,10 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
           };
           const begin = (): void => {
             if (given) return;
+            if (this.#isLost()) {
+              done(this.#lossOf(at, target.length), 0);
+              return;
+            }
             const before = this.#mutations.lastTouching(at, at + target.length, this.#ground.logical);
             if (before !== undefined) {
               this.#mutations.follow(before, begin);
@@ -586,6 +597,8 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
     checkEnd(at, target.length);
     this.#awaitMutations();
     const length = this.#clip(at, target.length);
+    // What was waited for may have ended because the file is lost.
+    this.#checkOpen();
     if (length === 0) return 0;
     return this.#access.readBlocking(target.subarray(0, length), at);
   }
@@ -640,20 +653,21 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
     if (source.length === 0) return 0;
     this.#sequence++;
     this.#awaitMutations();
+    this.#checkOpen();
     if (!this.#access.tryStore(source, at)) this.#mutateSync((settle) => this.#access.store(source, at, settle));
     return source.length;
   }
 
   flush(): Promise<void> {
-    try {
-      this.#checkOpen();
-    } catch (error) {
-      return Promise.reject(error);
-    }
+    if (this.#closing !== undefined) return Promise.reject(this.#closedError());
     return this.#flush();
   }
 
   #flush(): Promise<void> {
+    if (this.#isLost()) {
+      const problem = this.#whatWasLost();
+      return problem === undefined ? Promise.resolve() : Promise.reject(problem);
+    }
     const running = this.#flushing;
     if (running !== undefined && !running.mutation.ended && running.sequence === this.#sequence && running.marks === this.#access.marks) return running.promise;
     let resolve!: () => void;
@@ -663,8 +677,9 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
       reject = no;
     });
     const mutation = this.#access.flush((error) => {
-      if (error === undefined) resolve();
-      else reject(error);
+      const problem = this.#lost === CAUSE_NONE ? error : this.#whatWasLost();
+      if (problem === undefined) resolve();
+      else reject(problem);
     });
     this.#flushing = { mutation, promise, sequence: this.#sequence, marks: this.#access.marks };
     this.#mutations.push(mutation);
@@ -672,9 +687,11 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
   }
 
   flushSync(): void {
-    this.#checkOpen();
+    if (this.#closing !== undefined) throw this.#closedError();
     this.#awaitMutations();
-    this.#mutateSync((settle) => this.#access.flush(settle));
+    if (!this.#isLost()) this.#mutateSync((settle) => this.#access.flush((error) => settle(this.#lost === CAUSE_NONE ? error : undefined)));
+    const problem = this.#isLost() ? this.#whatWasLost() : undefined;
+    if (problem !== undefined) throw problem;
   }
 
   acknowledgeLoss(): Array<{ offset: number; length: number; error: Error }> {
@@ -747,7 +764,7 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
       last = [];
       // What is in memory already is found so within microtasks: the event loop gets its turn all the same.
       await new Promise(setImmediate);
-      if (this.#closing !== undefined) return;
+      if (this.#isGone()) return;
     }
     await Promise.all(last);
   }
@@ -855,7 +872,7 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
     this.#lost = cause;
     const { path } = this;
     const error = causeError(cause, { path });
-    this.#access.lose(cause, error);
+    this.#access.lose(cause, error, this.#mutations.pending(this.#ground.logical));
     this.#mutations.fail(error);
     this.#manager.fail(({ first, count }) => causeError(cause, { path, offset: first * BLOCK_BYTES, length: count * BLOCK_BYTES }));
     this.invalidated(cause === CAUSE_SHUTDOWN ? 'shutdown' : 'unplug', 0, this.#ground.logical);
@@ -883,42 +900,52 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
     return cause !== CAUSE_NONE;
   }
 
-  /** The file system says that the file ends at `size`. If that is nearer than it was, somebody else cut it; with changes of our own on their way its end is ours to say, once they are done. */
+  /**
+   * The file system says that the file ends at `size`. If that is nearer than it was, somebody else cut it: whoever waits for bytes behind is told, once the changes that were accepted before are done;
+   * what of them is still to be written makes the file longer again.
+   */
   noticeSize(size: number): void {
-    if (size >= this.#ground.committed || this.#shrinking || this.#isGone()) return;
-    this.#shrinking = true;
-    this.#mutations.push({
+    if (size >= this.#ground.committed || this.#isGone()) return;
+    const noticed = this.#shrinking;
+    if (noticed !== undefined) {
+      noticed.from = Math.min(noticed.from, size);
+      return;
+    }
+    const shrinking = {
       from: size,
       to: Number.MAX_SAFE_INTEGER,
-      sizeAfter: (before) => before,
-      start: (done) => this.#shrink(done),
-      settle: () => {
-        this.#shrinking = false;
+      sizeAfter: (before: number) => before,
+      start: (done: () => void) => {
+        try {
+          this.#access.shrunk(
+            () => {
+              // A cut that is noticed from here on is another one. Of several, what the first of them left may have grown again since: it is not what it was.
+              this.#shrinking = undefined;
+              return Math.min(shrinking.from, this.#parts.sizeNow());
+            },
+            (end) => this.#endsAt(end),
+            done,
+          );
+        } catch {
+          // Zero pages could not be mapped: the windows are invalid, and a touch is caught by the guard.
+          this.#endsAt(this.#ground.logical);
+          done();
+        }
       },
-    });
+      settle: () => {
+        if (this.#shrinking === shrinking) this.#shrinking = undefined;
+      },
+    };
+    this.#shrinking = shrinking;
+    this.#mutations.push(shrinking);
   }
 
-  #shrink(done: () => void): void {
-    const ground = this.#ground;
-    const size = this.#parts.sizeNow();
-    if (size >= ground.committed || ground.logical !== ground.committed) {
-      done();
-      return;
-    }
-    let cut: boolean;
-    try {
-      cut = this.#access.shrunk(size, done);
-    } catch {
-      // Zero pages could not be mapped: the windows are invalid, and a touch is caught by the guard.
-      cut = false;
-    }
-    if (!cut) {
-      done();
-      return;
-    }
-    this.#manager.failBehind(Math.ceil(size / SECTOR_BYTES), ({ first, count }) =>
+  /** Somebody else made the file end at `end`: whoever waits for what was behind is told. It may be longer again by now. */
+  #endsAt(end: number): void {
+    this.#manager.failBehind(end, ({ first, count }) =>
       causeError(CAUSE_TRUNCATE, { path: this.path, offset: first * BLOCK_BYTES, length: count * BLOCK_BYTES }),
     );
+    this.#grown(this.#parts.sizeNow());
   }
 
   /** Lost, whether or not this thread was told yet. */
@@ -932,6 +959,11 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
 
   #isGone(): boolean {
     return this.#closing !== undefined || this.#isLost();
+  }
+
+  /** The error for a request over [offset, offset+length) of a file that is lost. */
+  #lossOf(offset: number, length: number): Error {
+    return causeError(this.#lost, { path: this.path, offset, length });
   }
 
   /** What `close` of a lost file rejects with, if anything was not durable. */
@@ -1010,6 +1042,10 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
     if (this.#isGone()) return;
     const size = this.#parts.sizeNow();
     if (size < this.#ground.committed) this.noticeSize(size);
+    this.#grown(size);
+  }
+
+  #grown(size: number): void {
     if (size <= this.#ground.committed) return;
     this.#ground.committed = size;
     if (size > this.#ground.logical) {

@@ -59,6 +59,19 @@ export class MutationQueue {
     this.#run();
   }
 
+  /** The bytes that the mutations in the queue change, of a file of `size` bytes now; one that moves the end changes what lies between the two ends. */
+  pending(size: number): { offset: number; length: number }[] {
+    const ranges: { offset: number; length: number }[] = [];
+    let before = size;
+    for (const mutation of this.#queue) {
+      const after = mutation.sizeAfter(before);
+      if (mutation.to < Number.MAX_SAFE_INTEGER) ranges.push({ offset: mutation.from, length: mutation.to - mutation.from });
+      else ranges.push({ offset: Math.min(before, after), length: Math.abs(after - before) });
+      before = after;
+    }
+    return ranges.filter(({ length }) => length > 0);
+  }
+
   /** The ground is gone: everything accepted and not ended fails with `error`, and so does whatever comes. What a running one still does is nobody's business any more. */
   fail(error: Error): void {
     this.#refusal = error;

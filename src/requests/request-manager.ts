@@ -56,6 +56,8 @@ export interface Caller {
   readonly needLast: number;
   /** The blocks are about to be stored into: waits for every operation on them. */
   readonly store: boolean;
+  /** Behind the last byte that was asked for; undefined for who asks for no bytes of the file, but for the memory to store some into. */
+  readonly end?: number;
   /** Blocking: may take the reserved slot. */
   readonly blocking: boolean;
   /** Handle of the request's first slot; 0 while it waits in line or holds none. The manager's. */
@@ -336,7 +338,7 @@ export class RequestManager implements CompletionConsumer {
     this.schedule();
     if (this.#suspects.length > 0) {
       this.#source.look();
-      this.#judge();
+      this.#judge(this.#suspects.length);
     }
     // Who has frames may give them back once JavaScript runs again: nobody is refused for want of memory, unless it is that or waiting for ever.
     this.#patient = true;
@@ -366,14 +368,14 @@ export class RequestManager implements CompletionConsumer {
     this.#plan();
     this.#lost = make;
     this.#refuseCallers(() => true, make);
-    this.#judge();
+    this.#judge(this.#suspects.length);
     this.schedule();
   }
 
-  /** The file ends at sector `end` now: whoever waits for sectors behind it is told. */
+  /** The file ends at byte `end` now: whoever waits for bytes behind it is told. */
   failBehind(end: number, make: (caller: Caller) => Error): void {
     this.#plan();
-    this.#refuseCallers((caller) => this.#endOf(caller) > end, make);
+    this.#refuseCallers((caller) => caller.end !== undefined && caller.end > end, make);
     this.schedule();
   }
 
@@ -399,13 +401,6 @@ export class RequestManager implements CompletionConsumer {
       this.#unpinAll(caller);
       this.#tell(caller, make(caller));
     }
-  }
-
-  /** The sector behind the last that the caller needs. */
-  #endOf(caller: Caller): number {
-    const last = caller.first + caller.count - 1;
-    const need = this.#needOf(caller, caller.count - 1);
-    return last * BLOCK_SECTORS + (32 - Math.clz32(need));
   }
 
   /** Rejects everybody who waits in line; who has slots is served to the end. */
@@ -802,7 +797,8 @@ export class RequestManager implements CompletionConsumer {
       return;
     }
     // Nothing moved, and it is not the end of the file. A removed device answers buffered reads like that, without an error.
-    if (operations.attempts[operation] === 0 && this.#suspect(operation, 0)) return;
+    const attempts = operations.attempts[operation];
+    if ((attempts === 0 || attempts >= RETRIES_MAX) && this.#suspect(operation, 0)) return;
     this.#stuck(operation);
   }
 
@@ -815,17 +811,25 @@ export class RequestManager implements CompletionConsumer {
   #suspect(operation: number, result: number): boolean {
     if (result !== 0 && !LOSS_ERRORS.has(result)) return false;
     if (result === 0 && this.operations.kind[operation] === KIND_CONTROL) return false;
-    if (!this.#source.suspect(result, () => this.#judge())) return false;
+    const suspect = { operation, result };
+    const known = (): void => {
+      const place = this.#suspects.indexOf(suspect);
+      if (place < 0) return;
+      // Of this one alone: the device may have gone after the answer for it was given.
+      this.#suspects.splice(place, 1);
+      this.#suspects.unshift(suspect);
+      this.#judge(1);
+    };
+    if (!this.#source.suspect(result, known)) return false;
     // It may have been found out within that call.
     if (this.#lost !== undefined) this.#finish(operation, ENODEV);
-    else this.#suspects.push({ operation, result });
+    else this.#suspects.push(suspect);
     return true;
   }
 
-  /** It is known now whether the device is gone. */
-  #judge(): void {
-    const suspects = this.#suspects;
-    this.#suspects = [];
+  /** It is known now whether the device was gone when the first `count` suspects failed. */
+  #judge(count: number): void {
+    const suspects = this.#suspects.splice(0, count);
     for (const { operation, result } of suspects) {
       if (this.#lost !== undefined) this.#finish(operation, ENODEV);
       else if (result === 0) this.#stuck(operation);

@@ -24,6 +24,12 @@ export interface Loss {
   error: Error;
 }
 
+/** Bytes of the file. */
+export interface Range {
+  offset: number;
+  length: number;
+}
+
 /** The bytes of a block as a flush found them, for when its turn comes. */
 export interface BlockCopy {
   readonly bytes: Uint8Array;
@@ -53,8 +59,8 @@ export class WriteBack {
   /** Written since the last sync: block → sectors. Pinned where `#held` says so. */
   readonly #unsynced = new Map<number, number>();
   readonly #held = new Set<number>();
-  /** Ranges punched or cut off since the last sync: a sync that fails says nothing about them either. */
-  #removed: { offset: number; length: number }[] = [];
+  /** Ranges punched, cut off, added or allocated since the last sync: a sync that fails says nothing about them either. */
+  #reshaped: Range[] = [];
   /** Sectors that could not be made durable and were not stored into since: block → mask. */
   readonly #lost = new Map<number, number>();
   #running = false;
@@ -114,6 +120,17 @@ export class WriteBack {
     if (this.#held.delete(block)) this.#frames.unpin(block);
   }
 
+  /** What was written of the block, in these sectors, is not on the device any more: no sync has to make it durable. */
+  unwritten(block: number, mask: number): void {
+    const left = (this.#unsynced.get(block) ?? 0) & ~mask;
+    if (left !== 0) {
+      this.#unsynced.set(block, left);
+      return;
+    }
+    this.#unsynced.delete(block);
+    if (this.#held.delete(block)) this.#frames.unpin(block);
+  }
+
   /** The bytes, as they are now, of dirty frames that somebody may store into: what a flush called now has to write. */
   snapshot(): Map<number, BlockCopy> {
     const copies = new Map<number, BlockCopy>();
@@ -148,14 +165,14 @@ export class WriteBack {
     return wrote;
   }
 
-  /** The range was punched or cut off; the next sync makes that durable. */
-  removed(offset: number, length: number): void {
-    this.#removed.push({ offset, length });
+  /** The range was punched, cut off, added or allocated; the next sync makes that durable. */
+  reshaped(offset: number, length: number): void {
+    this.#reshaped.push({ offset, length });
   }
 
   /** A sync succeeded: what was written before it is durable. */
   synced(): void {
-    this.#removed = [];
+    this.#reshaped = [];
     for (const block of this.#held) this.#frames.unpin(block);
     this.#held.clear();
     this.#unsynced.clear();
@@ -164,8 +181,8 @@ export class WriteBack {
   /** A sync failed: nothing written since the last one can be relied on. What is still in memory is dirty again, the rest is lost; all of it is named. */
   syncFailed(result: number, size: number): void {
     const place = { path: this.#path };
-    for (const { offset, length } of this.#removed) this.#lose({ offset, length, error: systemError(result, 'fdatasync', place) });
-    this.#removed = [];
+    for (const { offset, length } of this.#reshaped) this.#lose({ offset, length, error: systemError(result, 'fdatasync', place) });
+    this.#reshaped = [];
     if (this.#unsynced.size === 0) this.#lose({ offset: 0, length: size, error: systemError(result, 'fdatasync', place) });
     for (const [block, mask] of this.#unsynced) {
       const frame = this.#frames.find(block);
@@ -201,19 +218,46 @@ export class WriteBack {
     return losses;
   }
 
-  /** The device is gone: whatever was not made durable never will be, and is named. */
-  loseAll(error: Error): void {
-    for (const [block, mask] of this.#unsynced) this.#loseBlock(block, mask, error);
-    for (const [block, frame] of this.#dirty.entries()) this.#loseBlock(block, this.#frames.dirty[frame], error);
-    for (const { offset, length } of this.#removed) this.#lose({ offset, length, error });
-    this.#removed = [];
+  /** The device is gone: whatever was not made durable never will be, and is named; `pending` are changes that were accepted and had not come as far as this. */
+  loseAll(error: Error, pending: readonly Range[]): void {
+    this.#name([...this.#unsure(0), ...this.#reshaped, ...pending], error);
+    this.#reshaped = [];
     this.#gone = true;
   }
 
-  /** Are there bytes at or behind `offset` that the device does not have yet? */
-  dirtyBehind(offset: number): boolean {
+  /** A device that ends at `offset` now: what was to be written behind never will be, and is named. */
+  loseBehind(offset: number, error: Error): void {
+    this.#name(this.#unsure(offset), error);
+  }
+
+  /** The end of the last dirty sector, 0 if there is none. */
+  get dirtyEnd(): number {
     const last = this.#dirty.maxKey();
-    return last !== undefined && (last + 1) * BLOCK_BYTES > offset;
+    return last === undefined ? 0 : last * BLOCK_BYTES + (32 - Math.clz32(this.#frames.dirty[this.#dirty.get(last) as number])) * SECTOR_BYTES;
+  }
+
+  /** The sectors from `offset` on that are dirty, or written and not synced. */
+  #unsure(offset: number): Range[] {
+    const masks = new Map(this.#unsynced);
+    for (const [block, frame] of this.#dirty.entries()) masks.set(block, (masks.get(block) ?? 0) | this.#frames.dirty[frame]);
+    const ranges: Range[] = [];
+    for (const [block, mask] of masks) {
+      for (let sector = 0; sector < BLOCK_SECTORS; sector++) {
+        const at = block * BLOCK_BYTES + sector * SECTOR_BYTES;
+        if (mask & (1 << sector) && at + SECTOR_BYTES > offset) ranges.push({ offset: at, length: SECTOR_BYTES });
+      }
+    }
+    return ranges;
+  }
+
+  /** Names the ranges, neighbours as one, less what is named already. In one pass: half of a large cache may be dirty. */
+  #name(ranges: readonly Range[], error: Error): void {
+    const known = joined(this.losses);
+    let at = 0;
+    for (const { offset, length } of joined(ranges)) {
+      while (at < known.length && known[at].offset + known[at].length < offset + length) at++;
+      if (at === known.length || known[at].offset > offset) this.losses.push({ offset, length, error });
+    }
   }
 
   /** Sends the run of blocks that begins at `blocks[i]`; answers with how many blocks it took. */
@@ -404,6 +448,18 @@ export class WriteBack {
     this.#done = [];
     for (const tell of done) tell();
   }
+}
+
+/** The same bytes in ascending order, overlapping and neighbouring ranges as one. */
+function joined(ranges: readonly Range[]): Range[] {
+  const all: Range[] = [];
+  for (const { offset, length } of [...ranges].sort((left, right) => left.offset - right.offset)) {
+    const last = all[all.length - 1];
+    if (length === 0) continue;
+    if (last !== undefined && last.offset + last.length >= offset) last.length = Math.max(last.length, offset + length - last.offset);
+    else all.push({ offset, length });
+  }
+  return all;
 }
 
 function lowestBit(mask: number): number {

@@ -18,6 +18,8 @@ import type { SimulatedDisk } from './simulated-disk.js';
 import type { SimulatedEngine } from './simulated-engine.js';
 
 const BLOCK_BYTES = 4096;
+/** Turns of the event loop until a late answer comes, one less at most. */
+const LATE_TURNS_MAX = 4;
 
 /** Options of {@link openSimulated}. As those of `open` where they have the same name, but without its lower limits, so that a test can make everything scarce. */
 export interface SimulatedOpenOptions {
@@ -42,10 +44,13 @@ export interface SimulatedOpenOptions {
         max?: number;
       };
   /**
-   * How the file finds out that the disk is lost or was resized. 'event' (default): within the call that does it, as from the kernel's events. 'error': only when an operation fails or stops short, as
-   * where no event comes.
+   * How the file finds out that the disk is lost or was resized.
+   * - 'event' (default): within the call that does it, as from the kernel's events.
+   * - 'error': only when an operation fails or stops short, or a request reaches past the end, as where no event comes. What is in memory stays readable until then.
+   * - 'late': as 'error', but it takes some turns of the event loop to find out that the disk is lost, as asking the kernel does. A blocking call cannot wait for that: it ends with the device's
+   *   own error, and the file is lost some time later.
    */
-  notice?: 'event' | 'error';
+  notice?: 'event' | 'error' | 'late';
   /** Requests that can be on their way at once; the rest wait in line. Default 256. */
   slots?: number;
   /** Blocks in one slot; a longer request takes several slots. Default 512. */
@@ -123,7 +128,7 @@ export function openSimulatedParts(disk: SimulatedDisk, options: SimulatedOpenOp
   const engine = options.engine ?? disk.engine({ depth: options.queueDepth });
   const path = `simulated disk of seed ${disk.seed}`;
   const { notice = 'event' } = options;
-  if (notice !== 'event' && notice !== 'error') throw invalidValue('options.notice', "must be 'event' or 'error'", notice);
+  if (notice !== 'event' && notice !== 'error' && notice !== 'late') throw invalidValue('options.notice', "must be one of: 'event', 'error', 'late'", notice);
   // A word that nobody else sets: there is no other thread here.
   const ground = new Ground(path, disk.size, new Int32Array(1), 0);
   const { file, manager, frames } = directFile({
@@ -151,9 +156,13 @@ export function openSimulatedParts(disk: SimulatedDisk, options: SimulatedOpenOp
 }
 
 /** The file belongs to the generation of the disk that it was opened in; any later one is another disk to it. */
-function watchDisk(disk: SimulatedDisk, listener: GroundListener, notice: 'event' | 'error'): GroundWatch {
+function watchDisk(disk: SimulatedDisk, listener: GroundListener, notice: 'event' | 'error' | 'late'): GroundWatch {
   const { generation } = disk;
   let cause = CAUSE_NONE;
+  let asked = 0;
+  let found = notice !== 'late';
+  // Opened while the disk was away: there is no event for that.
+  const causeNow = (): number => (cause === CAUSE_NONE && !(disk.present && disk.generation === generation) ? CAUSE_UNPLUG : cause);
   const stop = disk.watch({
     lost: (how) => {
       if (cause === CAUSE_NONE) cause = how === 'unplug' ? CAUSE_UNPLUG : CAUSE_SHUTDOWN;
@@ -164,10 +173,31 @@ function watchDisk(disk: SimulatedDisk, listener: GroundListener, notice: 'event
     },
   });
   return {
-    suspect: () => false,
-    // Opened while the disk was away: there is no event for that.
-    check: () => (cause === CAUSE_NONE && !(disk.present && disk.generation === generation) ? CAUSE_UNPLUG : cause),
-    suspectNow: () => CAUSE_NONE,
+    suspect: (_result, settled) => {
+      if (found) return false;
+      let turns = asked++ % LATE_TURNS_MAX;
+      // The answer is of the moment when it was asked, and comes later.
+      const answer = causeNow();
+      const turn = (): void => {
+        if (turns-- > 0) {
+          setImmediate(turn);
+          return;
+        }
+        if (answer !== CAUSE_NONE && !found) {
+          found = true;
+          listener.lost(answer);
+        }
+        settled();
+      };
+      setImmediate(turn);
+      return true;
+    },
+    check: () => (found ? causeNow() : CAUSE_NONE),
+    suspectNow: () => {
+      const known = causeNow();
+      if (known !== CAUSE_NONE) found = true;
+      return known;
+    },
     liveWord: undefined,
     features: () => [],
     close: stop,

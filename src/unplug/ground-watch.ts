@@ -23,7 +23,7 @@ export interface GroundListener {
 export interface GroundWatch {
   /**
    * An operation ended with `result` (-errno, or 0 where it moved nothing inside the file), as it would on a lost device. True if that is looked into: `settled` is called once, from the event loop,
-   * when it is known, after `lost` where it is so; one call may answer for all who ask meanwhile, who therefore share it. False if there is nothing to find out beyond `check`.
+   * when it is known, after `lost` where it is so. False if there is nothing to find out beyond `check`.
    */
   suspect(result: number, settled: () => void): boolean;
   /** The same for a blocking call, which waits: CAUSE_NONE, CAUSE_UNPLUG or CAUSE_SHUTDOWN. */
@@ -39,7 +39,7 @@ export interface GroundWatch {
 }
 
 /** After a suspicion that came to nothing, errors are believed for so long: a run of bad sectors is one suspicion, not a thousand. */
-const ACQUITTED_MS = 1000;
+const ACQUITTED_MS = 250;
 
 const monotonicMs = performance.now.bind(performance);
 
@@ -47,15 +47,10 @@ const monotonicMs = performance.now.bind(performance);
 export function watchGround(options: WatchOptions, listener: GroundListener): GroundWatch {
   const watched = watchFile(options, listener);
   let acquittedUntil = 0;
-  let asking = false;
   return {
     suspect: (result, settled) => {
       if (monotonicMs() < acquittedUntil) return false;
-      // One answer serves everybody who asks meanwhile.
-      if (asking) return true;
-      asking = true;
       watched.suspect(-result, (cause) => {
-        asking = false;
         if (cause === CAUSE_NONE) acquittedUntil = monotonicMs() + ACQUITTED_MS;
         else listener.lost(cause);
         settled();

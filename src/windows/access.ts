@@ -6,7 +6,7 @@
 import type { Feature } from '../io/engine.js';
 import type { Mutation } from '../requests/mutation-queue.js';
 import type { Caller, RequestManager } from '../requests/request-manager.js';
-import type { Loss } from '../requests/write-back.js';
+import type { Loss, Range } from '../requests/write-back.js';
 import type { Ground } from './ground.js';
 import type { FileWindow, WindowOwner } from './window.js';
 
@@ -79,14 +79,16 @@ export interface Access extends WindowOwner {
   /** The file grew, by us or by others. */
   grown(size: number): void;
   /**
-   * Somebody else made the file end at `size`. What its windows show beyond is invalid at once and reads as zeros; `done` once the memory is in order. False if nothing was cut, because
-   * changes of our own beyond that end are still to be written: they will make the file longer again.
+   * Somebody else cut the file. Once no write of ours is on its way, asks `sizeNow` where it ended, and calls `cut` with where the file ends now: there, or behind the last change of our own that is
+   * still to be written, which makes it longer again (what lies between, and is not ours, reads as zeros). From then on windows that reach beyond are invalid; `done` once the memory is in order.
    */
-  shrunk(size: number, done: () => void): boolean;
+  shrunk(sizeNow: () => number, cut: (end: number) => void, done: () => void): void;
   /** Somewhere in the process a touch of a window faulted: windows of this file over what the guard replaced are invalid from here on. */
   absorbFaults(): void;
-  /** The file is gone for good: zero pages under everything. Operations may still be in flight. What was not durable is named by `acknowledge`, with `error`. */
-  lose(cause: number, error: Error): void;
+  /**
+   * The file is gone for good: zero pages under everything. Operations may still be in flight. What was not durable, `pending` changes included, is named by `losses` and `acknowledge`, with `error`.
+   */
+  lose(cause: number, error: Error, pending: readonly Range[]): void;
   /** What a flush could not make durable and nobody acknowledged. */
   readonly losses: readonly Loss[];
   /** Nobody gets memory any more: is something under way that will free some? */

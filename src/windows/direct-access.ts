@@ -11,7 +11,7 @@ import { ABSENT, ALL_SECTORS, BLOCK_BYTES, sectorMask } from '../memory/block-st
 import { type FrameCache, RESERVED_FRAMES } from '../memory/frame-cache.js';
 import type { Mutation, MutationQueue } from '../requests/mutation-queue.js';
 import type { Caller, RequestManager } from '../requests/request-manager.js';
-import type { Loss } from '../requests/write-back.js';
+import type { Loss, Range } from '../requests/write-back.js';
 import type { Access, AccessCounts, PageCounts, StoreMutation } from './access.js';
 import { DirectWrites } from './direct-writes.js';
 import type { Ground } from './ground.js';
@@ -83,6 +83,7 @@ export class DirectAccess implements Access {
       needMiddle: ALL_SECTORS,
       needLast: writable ? ALL_SECTORS : needOf(count - 1, offset, length),
       store: writable,
+      end: offset + length,
       blocking,
       handle: 0,
       waiting: false,
@@ -311,8 +312,8 @@ export class DirectAccess implements Access {
 
   grown(): void {}
 
-  shrunk(size: number, done: () => void): boolean {
-    return this.#writes.shrunk(size, done);
+  shrunk(sizeNow: () => number, cut: (end: number) => void, done: () => void): void {
+    this.#writes.shrunk(sizeNow, cut, done);
   }
 
   /** Frames are memory of this process. */
@@ -322,8 +323,8 @@ export class DirectAccess implements Access {
     return this.#writes.losses;
   }
 
-  lose(_cause: number, error: Error): void {
-    this.#writes.lose(error);
+  lose(_cause: number, error: Error, pending: readonly Range[]): void {
+    this.#writes.lose(error, pending);
     this.#frames.retire();
   }
 

@@ -12,10 +12,10 @@ import { systemError } from '../errors.js';
 import { OP_ALLOCATE, OP_DISCARD, OP_SYNC, OP_TRUNCATE } from '../io/engine.js';
 import { ABSENT, ALL_SECTORS, BLOCK_BYTES, BLOCK_SECTORS, HELD, SECTOR_BYTES } from '../memory/block-store.js';
 import type { FrameCache } from '../memory/frame-cache.js';
-import { CAUSE_TRUNCATE } from '../memory/validity.js';
+import { CAUSE_TRUNCATE, causeError } from '../memory/validity.js';
 import type { Mutation } from '../requests/mutation-queue.js';
 import type { Caller, RequestManager } from '../requests/request-manager.js';
-import { type BlockCopies, type BlockCopy, type Loss, WriteBack } from '../requests/write-back.js';
+import { type BlockCopies, type BlockCopy, type Loss, type Range, WriteBack } from '../requests/write-back.js';
 import type { StoreMutation } from './access.js';
 import { control } from './control.js';
 import { blocksOver, type DirectAccessOptions } from './direct-access.js';
@@ -92,31 +92,67 @@ export class DirectWrites {
   }
 
   /** The device is gone. */
-  lose(error: Error): void {
+  lose(error: Error, pending: readonly Range[]): void {
     this.#lost = true;
-    this.#back.loseAll(error);
+    this.#back.loseAll(error, pending);
     this.#copies.clear();
   }
 
-  /** As `Access.shrunk`. Runs as a mutation: no flush, cut or hole of our own is under way. */
-  shrunk(size: number, done: () => void): boolean {
+  /**
+   * As `Access.shrunk`. Runs as a mutation: no flush, cut or hole of our own is under way.
+   *
+   *   before   [ clean | dirty | clean | dirty | clean ]
+   *   size          ^                        ^ end of what we have still to write: the file's end from now on
+   *   after    [ cl 0 0| dirty | 0 0 0 | dirty ]             of a device: cut at its size, and what was dirty behind is lost
+   */
+  shrunk(sizeNow: () => number, cut: (end: number) => void, done: () => void): void {
     const ground = this.#ground;
-    const before = ground.logical;
-    if (this.#back.dirtyBehind(size)) return false;
-    // At once: windows beyond the end show bytes that the file has no more.
-    ground.cut(size, CAUSE_TRUNCATE);
-    ground.logical = size;
-    ground.committed = size;
-    this.#beginAlone(done, (end) =>
-      // Frames are dropped once no operation is on them; the last block may be about to get the bytes behind the end.
+    const writing = this.#back.running;
+    this.#beginAlone(done, (finished) => {
+      const size = sizeNow();
+      if (size >= ground.committed || this.#lost) {
+        finished();
+        return;
+      }
+      const before = ground.logical;
+      const device = this.#kind === 'block-device';
+      const end = Math.max(Math.min(size, before), device ? 0 : Math.min(before, this.#back.dirtyEnd));
+      ground.committed = size;
+      if (end < before) {
+        if (device) this.#back.loseBehind(size, causeError(CAUSE_TRUNCATE, { path: ground.path }));
+        // At once: windows beyond the end show bytes that the file has no more.
+        ground.cut(end, CAUSE_TRUNCATE);
+        ground.logical = end;
+        this.#onInvalidate(end, before - end);
+      }
+      cut(end);
+      // What was on its way during the cut may have landed after it, with its padding.
+      if (writing && ground.logical > before && ground.logical - before < this.#unitSectors * SECTOR_BYTES) ground.logical = before;
+      // Frames change once no operation is on them; the last block may be about to get the bytes behind the end.
       this.#manager.exclude(Math.floor(size / BLOCK_BYTES) * BLOCK_SECTORS, LAST_SECTOR, () => {
         this.#manager.readmit();
-        this.#dropBehind(size);
-        this.#onInvalidate(size, before - size);
-        end();
-      }),
-    );
-    return true;
+        if (end < before) this.#dropBehind(end);
+        this.#forgetClean(size);
+        finished();
+      });
+    });
+  }
+
+  /** What the device no longer has from `from` on, and is not about to get, reads as zeros where somebody holds it, and is asked for again by whoever comes. */
+  #forgetClean(from: number): void {
+    const frames = this.#frames;
+    const first = Math.floor(from / BLOCK_BYTES);
+    frames.forEachIn(first, Number.POSITIVE_INFINITY, (frame) => {
+      const start = frames.blockOf[frame] * BLOCK_BYTES;
+      const clean = this.#units(Math.max(0, from - start), BLOCK_BYTES) & ~frames.dirty[frame];
+      const bytes = frames.bytesOf(frame);
+      for (let sector = 0; sector < BLOCK_SECTORS; sector++) {
+        if (clean & (1 << sector)) bytes.fill(0, Math.max(from - start, sector * SECTOR_BYTES), (sector + 1) * SECTOR_BYTES);
+      }
+      frames.valid[frame] &= ~clean;
+      const behind = Math.max(0, Math.ceil((from - start) / SECTOR_BYTES));
+      this.#back.unwritten(frames.blockOf[frame], ALL_SECTORS & ~((1 << behind) - 1));
+    });
   }
 
   acknowledge(): Loss[] {
@@ -419,10 +455,8 @@ export class DirectWrites {
             const before = ground.logical;
             ground.committed = size;
             ground.logical = size;
-            if (size < before) {
-              this.#cut(size, before);
-              this.#back.removed(size, before - size);
-            }
+            if (size < before) this.#cut(size, before);
+            this.#back.reshaped(Math.min(size, before), Math.abs(size - before));
             done();
           };
           const truncate = (): void => control(this.#manager, { opcode: OP_TRUNCATE, position: size, length: 0 }, finish);
@@ -476,6 +510,7 @@ export class DirectWrites {
             }
             if (end > ground.committed) ground.committed = end;
             if (end > ground.logical) ground.logical = end;
+            this.#back.reshaped(offset, length);
             done();
           });
         }),
@@ -511,7 +546,7 @@ export class DirectWrites {
                 return;
               }
               this.#clear(from, to, device);
-              this.#back.removed(from, to - from);
+              this.#back.reshaped(from, to - from);
               done();
             });
           });

@@ -85,8 +85,11 @@ export class Ground {
   /** For good. The word can be given to another file after this. */
   close(): void {
     this.closed = true;
-    this.generation++;
     this.tellAlive(new Int32Array(1), 0);
+    // What was lost was invalidated then.
+    if (this.#lost !== CAUSE_NONE) return;
+    this.generation++;
+    this.invalidations++;
   }
 
   /** From now on `words[word]` is not 0 while windows are alive. */

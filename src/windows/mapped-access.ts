@@ -23,7 +23,7 @@ import { createSlab } from '../memory/slab.js';
 import { CAUSE_FAULT, CAUSE_NONE, CAUSE_TRUNCATE, causeError, validity } from '../memory/validity.js';
 import type { Mutation } from '../requests/mutation-queue.js';
 import type { Caller, RequestManager } from '../requests/request-manager.js';
-import type { Loss } from '../requests/write-back.js';
+import type { Loss, Range } from '../requests/write-back.js';
 import type { Access, AccessCounts, PageCounts, StoreMutation } from './access.js';
 import { control } from './control.js';
 import { blocksOver } from './direct-access.js';
@@ -151,6 +151,7 @@ export class MappedAccess implements Access {
       needMiddle: ALL_SECTORS,
       needLast: ALL_SECTORS,
       store: false,
+      end: offset + length,
       blocking,
       handle: 0,
       waiting: false,
@@ -541,10 +542,13 @@ export class MappedAccess implements Access {
     this.#shared?.grow(size);
   }
 
-  shrunk(size: number, done: () => void): boolean {
-    this.#cutAt(size);
+  shrunk(sizeNow: () => number, cut: (end: number) => void, done: () => void): void {
+    const size = sizeNow();
+    if (size < this.ground.logical) {
+      this.#cutAt(size);
+      cut(size);
+    }
     done();
-    return true;
   }
 
   /** Somebody else made the file end at `size`, below what was known. */
@@ -564,9 +568,9 @@ export class MappedAccess implements Access {
     return this.#losses;
   }
 
-  lose(cause: number, error: Error): void {
+  lose(cause: number, error: Error, pending: readonly Range[]): void {
     // The kernel does not say which pages were not written yet.
-    if (this.#changed && this.#losses.length === 0) this.#losses.push({ offset: 0, length: this.ground.logical, error });
+    if ((this.#changed || pending.length > 0) && this.#losses.length === 0) this.#losses.push({ offset: 0, length: this.ground.logical, error });
     this.#mapping.close(cause);
     this.#shared?.close(cause);
   }

@@ -13,6 +13,7 @@ export class WindowRequest implements Caller {
   readonly needFirst: number;
   readonly needMiddle: number;
   readonly needLast: number;
+  readonly end: number;
   readonly store = false;
   readonly blocking = false;
   handle = 0;
@@ -31,6 +32,7 @@ export class WindowRequest implements Caller {
     this.#reject = reject;
     this.first = Math.floor(offset / BLOCK_BYTES);
     this.count = blocksOver(offset, length);
+    this.end = offset + length;
     this.needFirst = needOf(0, offset, length);
     this.needMiddle = ALL_SECTORS;
     this.needLast = needOf(this.count - 1, offset, length);

@@ -237,7 +237,11 @@ describe('absorbFaults', () => {
       ]);
       expect([access.counts.faults, ground.generation, ground.logical]).toEqual([2, 1, 8 * MIB]);
       expect(access.absorbFaults()).toEqual([]);
-      access.shrunk(5 * MIB, () => {});
+      access.shrunk(
+        () => 5 * MIB,
+        () => {},
+        () => {},
+      );
       expect([ground.logical, ground.committed, ground.causeOf(truncated), ground.causeOf(faulted)]).toEqual([5 * MIB, 5 * MIB, CAUSE_TRUNCATE, CAUSE_FAULT]);
       const again = access.windowFrom(2 * MIB, 100, false, false);
       expect([again.bytes[0], again.valid, faulted.valid]).toEqual([7, true, false]);
