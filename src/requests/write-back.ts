@@ -222,6 +222,9 @@ export class WriteBack {
   loseAll(error: Error, pending: readonly Range[]): void {
     this.#name([...this.#unsure(0), ...this.#reshaped, ...pending], error);
     this.#reshaped = [];
+    for (const block of this.#held) this.#frames.unpin(block);
+    this.#held.clear();
+    this.#unsynced.clear();
     this.#gone = true;
   }
 
@@ -338,7 +341,7 @@ export class WriteBack {
     frames.markClean(frame, mask & ~stay);
     if (frames.dirty[frame] === 0) this.#dirty.delete(block);
     this.#unsynced.set(block, (this.#unsynced.get(block) ?? 0) | mask);
-    if (keep && !this.#held.has(block)) {
+    if (keep && !this.#gone && !this.#held.has(block)) {
       frames.pinFrame(frame);
       this.#held.add(block);
     }

@@ -117,6 +117,8 @@ export interface Operation {
   readonly drawn: DrawnFaults;
   /** Its effect has happened, or never will: the result is known. */
   settled: boolean;
+  /** The disk was gone for it: it has no place among the others any more. */
+  gone: boolean;
   result: number;
   /** With `checkMemory`: what `memory` must hold. */
   image: Uint8Array | undefined;
@@ -218,6 +220,7 @@ export class Device {
       random,
       drawn,
       settled: false,
+      gone: !this.present || request.generation !== this.generation,
       result: 0,
       image: undefined,
     };
@@ -545,6 +548,7 @@ export class Device {
     const errno = this.#answer === 'ENODEV' ? ENODEV : EIO;
     for (const operation of this.inFlight) {
       this.counts.unplugged++;
+      operation.gone = true;
       settle(operation, -errno);
     }
   }
@@ -578,7 +582,7 @@ export class Device {
           `${nameOf(operation)} #${operation.sequence} uses slab memory of ${nameOf(other)} #${other.sequence}, handle ${other.handle}, which is in flight`,
         );
       }
-      if (checkOrdering && (changes(operation) || changes(other)) && shareBytes(operation, other)) {
+      if (checkOrdering && !operation.gone && !other.gone && (changes(operation) || changes(other)) && shareBytes(operation, other)) {
         this.violate(
           'ordering',
           operation,

@@ -1,7 +1,7 @@
 /**
  * What one seed simulates: the disk, its faults, the sizes of everything. All of it is drawn from the seed.
  */
-import type { FaultKind, FaultRates, Random } from '../../src/testing/index.js';
+import { type FaultKind, type FaultRates, Random } from '../../src/testing/index.js';
 
 export interface Configuration {
   kind: 'file' | 'block-device';
@@ -36,11 +36,19 @@ export interface Configuration {
   aborts: number;
   /** Blocking calls among the others. */
   blocking: boolean;
-  /** After how many operations the file is closed with everything pending, or the disk unplugged; Infinity for never. */
+  /** After how many operations the file is closed with everything pending; Infinity for never. */
   closeAfter: number;
-  unplugAfter: number;
+  /** Times that the disk goes away at most, and what an unplugged one answers. */
+  losses: number;
   unplugAnswer: 'ENODEV' | 'EIO' | 'end-of-file';
+  /** Times that somebody else gives the file another size at most. */
+  cuts: number;
+  /** How the file finds out about either. */
+  notice: 'event' | 'error' | 'late';
 }
+
+/** Losses and cuts are drawn from a stream of their own: what a seed without them does stays as it was. */
+const accidentStream = 2;
 
 /** The faults that a disk admits to; the lies need checksums, which this library leaves to the engines above it. */
 const transient: FaultKind[] = ['again', 'noMemory', 'interrupted'];
@@ -54,7 +62,8 @@ function pick<T>(random: Random, choices: readonly T[]): T {
   return choices[random.below(choices.length)];
 }
 
-export function drawConfiguration(random: Random): Configuration {
+export function drawConfiguration(random: Random, seed: number): Configuration {
+  const accidents = new Random(seed, accidentStream);
   const kind = random.chance(0.65) ? 'file' : 'block-device';
   const sectorSize = random.chance(0.7) ? 512 : 4096;
   const frames = pick(random, [16, 16, 16, 17, 20, 24, 24, 32, 32, 48, 64, random.chance(0.3) ? 128 : 16]);
@@ -104,7 +113,9 @@ export function drawConfiguration(random: Random): Configuration {
     aborts: pick(random, [0.05, 0.3]),
     blocking: random.chance(0.6),
     closeAfter: random.chance(0.2) ? random.below(operations) : Infinity,
-    unplugAfter: random.chance(0.08) ? random.below(operations) : Infinity,
-    unplugAnswer: pick(random, ['ENODEV', 'EIO', 'end-of-file'] as const),
+    losses: accidents.chance(0.35) ? accidents.between(1, 4) : 0,
+    unplugAnswer: pick(accidents, ['ENODEV', 'EIO', 'end-of-file'] as const),
+    cuts: kind === 'file' && accidents.chance(0.25) ? accidents.between(1, 4) : 0,
+    notice: pick(accidents, ['event', 'event', 'error', 'late'] as const),
   };
 }

@@ -21,7 +21,12 @@ export type Change =
   /** Nobody can say what the range holds: discarded on a device. */
   | { kind: 'forget'; from: number; length: number }
   /** Given up after a failed flush: as `forget`, and where the file ended in it, it may end before it. */
-  | { kind: 'lose'; from: number; length: number };
+  | { kind: 'lose'; from: number; length: number }
+  /**
+   * Somebody else made the file end at `size`, and it is not known whether the library has seen that. Until it has, what lies behind may be as it was, zeros, or not there; then (`taken`) what was not
+   * changed since the last flush is zeros, or not there.
+   */
+  | { kind: 'cut'; size: number; taken: boolean; flushedAt: number; most: number };
 
 /** A change that was accepted. */
 export interface Accepted {
@@ -29,6 +34,8 @@ export interface Accepted {
   /** When it was accepted and when it ended, on the history's clock; Infinity before. */
   readonly acceptedAt: number;
   endedAt: number;
+  /** When it became something for a flush to make durable. */
+  stampedAt: number;
   /** First byte that it can change, and the first behind it. */
   readonly from: number;
   to: number;
@@ -48,22 +55,31 @@ class FileState {
   readonly bytes: Uint8Array;
   /** 1 where the byte may be anything. */
   readonly unknown: Uint8Array;
+  /** For each sector, when what changed it last was accepted. */
+  readonly changedAt: Float64Array;
+  readonly unit: number;
   least = 0;
   most = 0;
 
-  constructor(capacity: number) {
+  constructor(capacity: number, unit: number) {
     this.bytes = new Uint8Array(capacity);
     this.unknown = new Uint8Array(capacity);
+    this.changedAt = new Float64Array(Math.ceil(capacity / unit) + 1);
+    this.unit = unit;
   }
 
   become(other: FileState): void {
     this.bytes.set(other.bytes);
     this.unknown.set(other.unknown);
+    this.changedAt.set(other.changedAt);
     this.least = other.least;
     this.most = other.most;
   }
 
-  apply({ change, from, to, state }: Accepted): void {
+  apply({ change, from, to, state, stampedAt }: Accepted): void {
+    if (change.kind !== 'cut' && change.kind !== 'truncate') {
+      for (let sector = Math.floor(from / this.unit); sector * this.unit < to; sector++) this.changedAt[sector] = stampedAt;
+    }
     if (state === 'failed') {
       this.unknown.fill(1, from, to);
       if (change.kind === 'truncate') this.least = Math.min(this.least, change.size);
@@ -89,6 +105,25 @@ class FileState {
         this.bytes.fill(0, from, to);
         this.unknown.fill(0, from, to);
         break;
+      case 'cut': {
+        const unit = this.unit;
+        for (let at = from; at < this.most; ) {
+          const sector = Math.floor(at / unit);
+          const end = Math.min(this.most, (sector + 1) * unit);
+          if (change.taken && this.changedAt[sector] <= change.flushedAt) {
+            this.bytes.fill(0, at, end);
+            this.unknown.fill(0, at, end);
+          } else {
+            this.unknown.fill(1, at, end);
+          }
+          at = end;
+        }
+        this.least = Math.min(this.least, change.size);
+        if (change.taken) this.most = Math.max(change.size, Math.min(this.most, change.most));
+        this.bytes.fill(0, this.most);
+        this.unknown.fill(0, this.most);
+        break;
+      }
       case 'lose':
         this.unknown.fill(1, from, to);
         if (from + change.length >= this.least) this.least = Math.min(this.least, from);
@@ -114,16 +149,18 @@ export class FileHistory {
   readonly #observations = new Set<Observation>();
   /** Counts acceptances and ends: which of two came first. */
   clock = 0;
+  /** When the last flush that succeeded was called. */
+  flushedAt = 0;
 
   /** `unit`: bytes that go to the device together. */
   constructor(capacity: number, content: Uint8Array, unit: number) {
     this.capacity = capacity;
     this.#unit = unit;
-    this.#base = new FileState(capacity);
+    this.#base = new FileState(capacity, unit);
     this.#base.bytes.set(content);
     this.#base.least = content.length;
     this.#base.most = content.length;
-    this.#now = new FileState(capacity);
+    this.#now = new FileState(capacity, unit);
     this.#now.become(this.#base);
   }
 
@@ -138,10 +175,10 @@ export class FileHistory {
 
   /** The library took the change: whoever asks from now on must see it. */
   accept(change: Change, unmarked = false): Accepted {
-    const from = change.kind === 'truncate' ? change.size : change.from;
+    const from = change.kind === 'truncate' || change.kind === 'cut' ? change.size : change.from;
     // What lies behind the end does not exist before and is zeros after: a truncation changes everything from its size on.
-    const to = change.kind === 'truncate' ? this.capacity : Math.min(this.capacity, endOf(change));
-    const accepted: Accepted = { change, acceptedAt: ++this.clock, endedAt: Infinity, from, to, state: 'pending', unmarked, escaped: false };
+    const to = change.kind === 'truncate' || change.kind === 'cut' ? this.capacity : Math.min(this.capacity, endOf(change));
+    const accepted: Accepted = { change, acceptedAt: ++this.clock, endedAt: Infinity, stampedAt: this.clock, from, to, state: 'pending', unmarked, escaped: false };
     for (const earlier of this.#pending) if (earlier.unmarked && !earlier.escaped && this.#sharesSectors(earlier, accepted)) this.#escape(earlier);
     this.#pending.push(accepted);
     this.#now.apply(accepted);
@@ -159,6 +196,9 @@ export class FileHistory {
   /** What was only stored is marked now: from here on it is a change like any other, and it ended. */
   mark(accepted: Accepted): void {
     accepted.unmarked = false;
+    accepted.stampedAt = ++this.clock;
+    this.#now.become(this.#base);
+    for (const pending of this.#pending) this.#now.apply(pending);
     for (const observation of this.#observations) observation.changed(accepted, 'marked', this.#now);
     this.end(accepted);
   }
@@ -172,6 +212,29 @@ export class FileHistory {
   #escape(accepted: Accepted): void {
     accepted.escaped = true;
     for (const observation of this.#observations) observation.changed(accepted, 'marked', this.#now);
+  }
+
+  /** Somebody else cut the file. */
+  cut(size: number): Accepted {
+    let most = size;
+    const { changedAt } = this.#now;
+    for (let sector = 0; sector < changedAt.length; sector++) if (changedAt[sector] > this.flushedAt) most = Math.max(most, (sector + 1) * this.#unit);
+    // With changes of the library's own on their way, where the file ends depends on which came first.
+    if (this.#pending.some(({ state }) => state === 'pending')) most = this.capacity;
+    return this.accept({ kind: 'cut', size, taken: false, flushedAt: this.flushedAt, most });
+  }
+
+  /** The library saw it. */
+  taken(accepted: Accepted): void {
+    (accepted.change as { taken: boolean }).taken = true;
+    accepted.state = 'ended';
+    accepted.endedAt = ++this.clock;
+    this.#rewrite(accepted, 'withdrawn');
+  }
+
+  /** What every accepted change has led to so far: bytes, and which of them nobody can say. */
+  get state(): { bytes: Uint8Array; unknown: Uint8Array; least: number; most: number } {
+    return { bytes: this.#now.bytes.slice(), unknown: this.#now.unknown.slice(), least: this.#now.least, most: this.#now.most };
   }
 
   /** It failed: perhaps it happened in part. */
@@ -190,6 +253,16 @@ export class FileHistory {
   /** Does a change that has not ended touch [from, to)? */
   isUnsettled(from: number, to: number): boolean {
     return this.#pending.some((accepted) => accepted.state === 'pending' && accepted.from < to && accepted.to > from);
+  }
+
+  /** What was accepted and has not ended, and what stands behind that. */
+  get pending(): Accepted[] {
+    return [...this.#pending];
+  }
+
+  /** When the last change of the byte's sector was accepted. */
+  changedAt(at: number): number {
+    return this.#now.changedAt[Math.floor(at / this.#unit)];
   }
 
   /** Nothing is pending. */
@@ -362,6 +435,6 @@ function clip(size: number, from: number, length: number): number {
 }
 
 function endOf(change: Change): number {
-  if (change.kind === 'truncate') return change.size;
+  if (change.kind === 'truncate' || change.kind === 'cut') return change.size;
   return change.from + (change.kind === 'write' ? change.bytes.length : change.length);
 }
