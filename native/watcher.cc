@@ -62,8 +62,8 @@ constexpr int kRoleMember = 2;  // one of several below: the file may survive it
 
 // While somebody waits for an answer the watches concerned are looked at so often.
 constexpr int kAttentiveMs = 10;
-// A grace is prolonged by as much again while a read is still out.
-constexpr int kGraceMaxMs = 2 * kGraceMs;
+// A grace is prolonged while a read is still out, but a suspicion is to be answered with its outcome.
+constexpr int kGraceMaxMs = kSettleMs - 2 * kAttentiveMs;
 constexpr size_t kWatchesPerHold = 64;
 // The default would overflow when a rack of disks goes at once.
 constexpr int kNetlinkBytes = 1 << 20;
@@ -118,7 +118,7 @@ struct Group {
 struct Watch {
   int id;
   std::shared_ptr<Environment> environment;
-  int fd;
+  int fd = -1;
   int word;
   int signal;
   int live;
@@ -760,12 +760,14 @@ Device* HoldDevice(const std::string& folder, const std::string& numbers, int64_
     int attribute = open((folder + "/size").c_str(), O_RDONLY | O_CLOEXEC);
     if (attribute < 0) {
       attribute = -errno;
-      all.attributeError = errno;
+      // Every block device has it, and a moment ago this one was there.
+      place->gone = errno == ENOENT || errno == ENODEV;
+      if (!place->gone) all.attributeError = errno;
     } else {
-      // What was never read polls as changed.
+      // What was never read polls as changed, and what is gone would be readable for ever.
       char text[32];
-      if (pread(attribute, text, sizeof text, 0) < 0 && errno == ENODEV) place->gone = true;
-      Listen(attribute, EPOLLPRI | EPOLLERR, kTagDevices + place->id);
+      place->gone = pread(attribute, text, sizeof text, 0) < 0 && errno == ENODEV;
+      if (!place->gone) Listen(attribute, EPOLLPRI | EPOLLERR, kTagDevices + place->id);
     }
     place->attribute = attribute;
   }
@@ -903,7 +905,16 @@ Napi::Value StartWatch(const Napi::CallbackInfo& info) {
   watch->node = request.Get("node").As<Napi::String>();
   watch->nodeDevice = makedev(Integer(request, "nodeMajor"), Integer(request, "nodeMinor"));
   const int fd = static_cast<int>(Integer(request, "fd"));
-  watch->fd = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 0);
+  if (fd >= 0) {
+    if (watch->remote) {
+      // Closing a descriptor of these asks the server (FUSE_FLUSH), which may not answer; one that only names the file does not.
+      char name[40];
+      snprintf(name, sizeof name, "/proc/self/fd/%d", fd);
+      watch->fd = open(name, O_PATH | O_CLOEXEC);
+    } else {
+      watch->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    }
+  }
   if (fd >= 0 && watch->fd < 0) return Napi::Number::New(env, -errno);
   const Napi::Array devices = request.Get("devices").As<Napi::Array>();
 

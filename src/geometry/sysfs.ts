@@ -88,7 +88,7 @@ function devicesIn(folder: string): BlockDevice[] {
 function describe(link: string): BlockDevice | undefined {
   let folder: string;
   try {
-    folder = realpathSync(link);
+    folder = realpathSync.native(link);
   } catch {
     return undefined;
   }
@@ -96,6 +96,7 @@ function describe(link: string): BlockDevice | undefined {
   if (numbers === undefined) return undefined;
   const partition = number(folder, 'partition');
   const disk = partition === undefined ? folder : dirname(folder);
+  let limits: QueueLimits | undefined;
   return {
     name: nodeName(folder),
     disk: nodeName(disk),
@@ -108,7 +109,11 @@ function describe(link: string): BlockDevice | undefined {
     diskSequence: number(disk, 'diskseq'),
     folder,
     diskFolder: disk,
-    limits: queueLimits(join(disk, 'queue')),
+    // A dozen files, which who only wants to know the device does not need.
+    get limits() {
+      limits ??= queueLimits(join(disk, 'queue'));
+      return limits;
+    },
   };
 }
 

@@ -111,7 +111,7 @@ class Watched implements WatchedFile {
   readonly #signal: number;
   readonly #id: number;
   readonly #listener: WatchListener;
-  readonly #reason: string;
+  readonly #feature: Feature;
   /** In the order of their rounds. */
   readonly #settling: Array<{ round: number; settled: (cause: number) => void }> = [];
   #lost = 0;
@@ -123,7 +123,7 @@ class Watched implements WatchedFile {
     const [nodeMajor, nodeMinor] = (holder?.numbers ?? '0:0').split(':').map(Number);
     this.#words = validity().words;
     this.#listener = listener;
-    this.#reason = reason;
+    this.#feature = { name: 'watched device', used: dependence.devices.length > 0, reason };
     this.#signal = claimWord();
     try {
       this.liveWord = claimWord();
@@ -141,7 +141,7 @@ class Watched implements WatchedFile {
   }
 
   features(): Feature[] {
-    return [{ name: 'watched device', used: this.#reason !== '', reason: this.#reason }, ...native().watcherFeatures()];
+    return [this.#feature, ...native().watcherFeatures()];
   }
 
   setLive(windows: number): void {

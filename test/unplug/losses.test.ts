@@ -323,6 +323,13 @@ describe.skipIf(noZram !== undefined)(`a device that is removed${note(noZram)}`,
     untilBusy(() => first.cause() !== 0);
     expect(watchDevices(dependence).cause()).toBe(CAUSE_UNPLUG);
   });
+
+  it('is gone for the first who watches it, too', () => {
+    const { device, remove } = zram();
+    const dependence = dependenceOfPath(device);
+    remove();
+    expect(watchDevices(dependence).cause()).toBe(CAUSE_UNPLUG);
+  });
 });
 
 describe.skipIf(noLoopDevices !== undefined)(`another disk under the same numbers${note(noLoopDevices)}`, () => {

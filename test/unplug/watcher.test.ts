@@ -7,6 +7,7 @@ import { Worker } from 'node:worker_threads';
 import { afterAll, afterEach, describe, expect, it } from 'vitest';
 import { native } from '../../src/io/native.js';
 import { CAUSE_CLOSE, claimWord, freeWord, validity } from '../../src/memory/validity.js';
+import { dependenceOf } from '../../src/unplug/devices.js';
 import { HEALTH_PERIOD_MS, PRESENCE_PERIOD_MS, SETTLE_MS, type WatchedFile, watchFile } from '../../src/unplug/watcher.js';
 import { Places } from '../fixtures/places.js';
 import { until } from './until.js';
@@ -192,20 +193,26 @@ describe('the watcher', () => {
 
   it('leaves no descriptor and no word behind after 10,000 watches', () => {
     const { fd } = watchedFile();
-    const word = claimWord();
     const listener = { lost: () => {}, sizeChanged: () => {}, faulted: () => {} };
+    const dependence = dependenceOf(native().probe(fd));
+    const [word, signal, live] = [claimWord(), claimWord(), claimWord()];
     const before = descriptors();
     const free = freeWords();
-    for (let i = 0; i < 10_000; i++) {
+    for (let i = 0; i < 1000; i++) {
       const watched = watchFile({ fd, word, size: 10_000 }, listener);
       if (i % 3 === 0) watched.setLive(1);
       if (i % 5 === 0) watched.suspect(EIO, () => {});
       if (i % 7 === 0) watched.suspectSync(EIO);
       expect(watched.unwatch()).toBe(true);
     }
+    for (let i = 0; i < 9000; i++) {
+      const id = native().watch({ ...dependence, fd, word, signal, live, size: 10_000, node: '', nodeMajor: 0, nodeMinor: 0 });
+      if (i % 5 === 0) native().suspect(id, EIO);
+      expect(native().unwatch(id)).toBe(true);
+    }
     expect(descriptors()).toBe(before);
     expect(freeWords()).toBe(free);
-    freeWord(word);
+    for (const each of [word, signal, live]) freeWord(each);
   });
 
   it('watches a thousand files at once', async () => {
