@@ -88,12 +88,17 @@ export class FuseServer {
   abort(): void {
     // fusectl is rarely mounted where it belongs; any place will do.
     const control = mkdtempSync(join(tmpdir(), 'sectorwise-fusectl-'));
-    execFileSync('mount', ['-t', 'fusectl', 'none', control]);
     try {
-      const path = join(control, String(this.#connection), 'abort');
-      if (existsSync(path)) writeFileSync(path, '1');
+      execFileSync('mount', ['-t', 'fusectl', 'none', control], { stdio: ['ignore', 'ignore', 'pipe'] });
+      try {
+        writeFileSync(join(control, String(this.#connection), 'abort'), '1');
+      } catch (error) {
+        // Without an entry there is no connection (any more).
+        if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+      } finally {
+        execFileSync('umount', ['-i', control], { stdio: ['ignore', 'ignore', 'pipe'] });
+      }
     } finally {
-      execFileSync('umount', [control]);
       rmdirSync(control);
     }
   }
