@@ -18,7 +18,7 @@
  * Guarantees: no proof is skipped in silence: what could not run fails; images and processes are gone when it ends (images stay with --keep).
  */
 import { spawnSync } from 'node:child_process';
-import { accessSync, constants, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { accessSync, constants, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -27,8 +27,8 @@ import { makeInitramfs } from './initramfs.js';
 import { type MachineFiles, qemuArguments } from './machine.js';
 import { powerCuts } from './power-cuts.js';
 import { CannotRun, prepare, searchPath } from './preparation.js';
-import { machines, scenarios } from './scenarios.js';
-import { Session } from './session.js';
+import { machines, type Scenario, scenarios } from './scenarios.js';
+import { Session, type Tally } from './session.js';
 
 const usage = `Usage: npm run lab -- [options] [scenario…]
        npm run lab -- shell
@@ -63,25 +63,26 @@ function accelerator(asked: LabArguments['accelerator']): 'tcg' | 'kvm' {
   }
 }
 
-async function run(session: Session, { names, cuts, seed }: LabArguments): Promise<void> {
-  for (const { name, title, machine: machineName, guest, limitMs } of scenarios.filter((scenario) => names.includes(scenario.name))) {
+/** Runs scenarios one after the other. */
+async function run(session: Session, chosen: readonly Scenario[], { cuts, seed }: LabArguments): Promise<void> {
+  for (const { name, title, machine: machineName, guest, limitMs } of chosen) {
     const began = performance.now();
-    print(`\n${name}: ${title}`);
+    session.print(`\n${name}: ${title}`);
     try {
       if (guest === undefined) {
-        await session.end();
         await powerCuts(session, cuts, seed);
       } else {
         const plan = machines.find((found) => found.name === machineName)!;
-        const machine = await session.machineOf(plan.name, plan.disks, plan.options);
+        const machine = await session.machineOf(plan);
         if (!(await session.run(machine, guest.scenario, guest.settings, limitMs))) await session.end();
       }
     } catch (error) {
       session.fail((error as Error).message);
       await session.end();
     }
-    print(`          ${((performance.now() - began) / 1000).toFixed(1)} s`);
+    session.print(`          ${((performance.now() - began) / 1000).toFixed(1)} s`);
   }
+  await session.end();
 }
 
 /** Joins this terminal to a machine with the disks of the removal scenarios. */
@@ -114,30 +115,48 @@ async function main(): Promise<number> {
   }
   const began = performance.now();
   let folder: string | undefined;
-  let session: Session | undefined;
+  const sessions: Session[] = [];
+  const endAll = async (): Promise<void> => {
+    await Promise.all(sessions.map((session) => session.end()));
+  };
   try {
     const kernel = prepare(checkout, print);
     folder = mkdtempSync(join(tmpdir(), 'sectorwise-lab-'));
     const made = folder;
-    // Also on Ctrl-C, which ends QEMU as a member of the same group.
     process.once('exit', () => {
       if (!asked.keep) rmSync(made, { recursive: true, force: true });
     });
-    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => void (session?.end() ?? Promise.resolve()).finally(() => process.exit(1)));
+    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => void endAll().finally(() => process.exit(1)));
     const files = { kernel: kernel.image, initramfs: makeInitramfs(folder, checkout, kernel), folder };
     const accel = accelerator(asked.accelerator);
     print(`Linux ${kernel.release}, Node.js ${process.version}, ${accel === 'kvm' ? 'virtualised' : 'emulated'}`);
     if (asked.action === 'shell') return shell(files, accel);
-    session = new Session(files, accel, print);
-    await run(session, asked);
-    await session.end();
-    const { proofs, failures, boots, bootMs } = session.tally;
+
+    // Two at a time: the power cuts are mostly boots, which are mostly one busy processor. Their lines are kept until the others are through.
+    const chosen = scenarios.filter(({ name }) => asked.names.includes(name));
+    const kept: string[] = [];
+    const lanes = [
+      { chosen: chosen.filter(({ guest }) => guest !== undefined), lines: print },
+      { chosen: chosen.filter(({ guest }) => guest === undefined), lines: (line: string): void => void kept.push(line) },
+    ];
+    for (const [index, { lines }] of lanes.entries()) {
+      const own = join(folder, `lane-${index + 1}`);
+      mkdirSync(own);
+      sessions.push(new Session({ ...files, folder: own }, accel, lines));
+    }
+    await Promise.all(lanes.map((lane, index) => run(sessions[index], lane.chosen, asked)));
+    for (const line of kept) print(line);
+
+    const sum = (of: keyof Tally): number => sessions.reduce((total, { tally }) => total + tally[of], 0);
+    const [proofs, failures, boots] = [sum('proofs'), sum('failures'), sum('boots')];
     const seconds = (performance.now() - began) / 1000;
     if (asked.keep) print(`\nimages and logs: ${folder}`);
-    print(`\n${proofs} proved, ${failures} failed; ${boots} boots of ${(bootMs / Math.max(1, boots) / 1000).toFixed(1)} s, ${seconds.toFixed(0)} s in all`);
+    print(
+      `\n${proofs} proved, ${failures} failed; ${boots} boots of ${(sum('bootMs') / Math.max(1, boots) / 1000).toFixed(1)} s, ${seconds.toFixed(0)} s in all`,
+    );
     return failures === 0 && proofs > 0 ? 0 : 1;
   } catch (error) {
-    await session?.end();
+    await endAll();
     if (!(error instanceof CannotRun)) throw error;
     process.stderr.write(`sectorwise lab: cannot run here: ${error.message}\n`);
     return 1;

@@ -22,7 +22,8 @@ export type ToHost =
   /** `how` is undefined if the scenario came to its end, else why not. */
   | { say: 'ended'; how?: string };
 
-export type ToGuest = { do: 'run'; scenario: string; settings: Settings } | { do: 'answer'; answer?: string; error?: string };
+/** `inside`: in the agent's own process, which is faster and proves less. */
+export type ToGuest = { do: 'run'; scenario: string; settings: Settings; inside?: boolean } | { do: 'answer'; answer?: string; error?: string };
 
 /** What a scenario of the guest is told: which disk, which way. */
 export type Settings = Readonly<Record<string, string | number | boolean>>;

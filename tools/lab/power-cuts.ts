@@ -21,7 +21,7 @@ const LOG_BYTES = 1024 * MEBIBYTE;
 /** Flushes of each target before a cut, at least. */
 const FLUSHES_MIN = 2;
 const MOMENTS_MS = 1500;
-const ROUND_MS = 60_000;
+const ROUND_MS = 120_000;
 const ids = ['cut-device', 'cut-ext4'] as const;
 
 function disksOf(folder: string): Disk[] {
@@ -72,7 +72,7 @@ export async function powerCuts(session: Session, cuts: number, seed: number): P
           }
         });
       });
-      machine.send({ do: 'run', scenario: 'powerCut', settings: { round, last, ...flushed } });
+      machine.send({ do: 'run', scenario: 'powerCut', settings: { round, last, ...flushed }, inside: true });
       await Promise.race([over, machine.gone, timeout(ROUND_MS, `round ${round}: no ${last ? 'end' : 'flush'} within ${ROUND_MS / 1000} s`)]);
       // Whatever is reported until the machine is dead counts: it was flushed before.
       if (!last) await sleep(chance() * MOMENTS_MS);

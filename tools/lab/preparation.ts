@@ -56,7 +56,7 @@ function hasCommand(name: string): boolean {
 
 function isInstalled(name: string): boolean {
   try {
-    return run('dpkg-query', ['-W', '-f', '${db:Status-Abbrev}', name]).startsWith('ii');
+    return /^Status: install ok installed$/m.test(run('dpkg-query', ['-s', name]));
   } catch {
     return false;
   }

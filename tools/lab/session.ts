@@ -6,6 +6,7 @@
 import { join } from 'node:path';
 import { type Disk, Machine, type MachineFiles, timeout } from './machine.js';
 import type { HostRequest, Settings, ToHost } from './messages.js';
+import type { MachinePlan } from './scenarios.js';
 
 export interface Tally {
   proofs: number;
@@ -24,44 +25,47 @@ export class Session {
   readonly folder: string;
   readonly #files: MachineFiles;
   readonly #accelerator: 'tcg' | 'kvm';
-  readonly #print: (line: string) => void;
+  readonly print: (line: string) => void;
   #machine: Machine | undefined;
-  #plan = '';
+  #plan: MachinePlan | undefined;
+  readonly #booted = new Set<Machine>();
 
   constructor(files: MachineFiles, accelerator: 'tcg' | 'kvm', print: (line: string) => void) {
     this.folder = files.folder;
     this.#files = files;
     this.#accelerator = accelerator;
-    this.#print = print;
+    this.print = print;
   }
 
   prove(text: string): void {
     this.tally.proofs++;
-    this.#print(`  ok      ${text}`);
+    this.print(`  ok      ${text}`);
   }
 
   fail(text: string): void {
     this.tally.failures++;
-    this.#print(`  FAILED  ${text}`);
+    this.print(`  FAILED  ${text}`);
   }
 
   note(text: string): void {
-    this.#print(`          ${text}`);
+    this.print(`          ${text}`);
   }
 
   async boot(disks: readonly Disk[], options = ''): Promise<Machine> {
     const began = performance.now();
     const machine = await Machine.boot(this.#files, disks, this.#accelerator, options);
+    this.#booted.add(machine);
+    machine.gone.catch(() => this.#booted.delete(machine));
     this.tally.boots++;
     this.tally.bootMs += performance.now() - began;
     return machine;
   }
 
   /** The machine of this plan: the one that runs, or a new one. */
-  async machineOf(plan: string, disks: (folder: string) => Disk[], options: string): Promise<Machine> {
+  async machineOf(plan: MachinePlan): Promise<Machine> {
     if (this.#machine !== undefined && this.#plan === plan) return this.#machine;
     await this.end();
-    this.#machine = await this.boot(disks(this.folder), options);
+    this.#machine = await this.boot(plan.disks(this.folder), plan.options);
     this.#plan = plan;
     return this.#machine;
   }
@@ -90,7 +94,7 @@ export class Session {
   }
 
   async end(): Promise<void> {
-    await this.#machine?.end();
+    await Promise.all([...this.#booted].map((machine) => machine.end()));
     this.#machine = undefined;
   }
 

@@ -7,7 +7,8 @@ import { type ChildProcess, fork } from 'node:child_process';
 import { createReadStream, openSync, readdirSync, readFileSync, writeSync } from 'node:fs';
 import { release } from 'node:os';
 import { join } from 'node:path';
-import { lineReader, type ToGuest, type ToHost } from '../messages.js';
+import { lineReader, type Settings, type ToGuest, type ToHost } from '../messages.js';
+import { answered, connect } from './guest.js';
 
 /** How long a process may live on after its scenario said that it is done. */
 const LINGER_MS = 10_000;
@@ -29,7 +30,7 @@ function say(message: ToHost): void {
 
 let running: ChildProcess | undefined;
 
-function run(scenario: string, settings: unknown): void {
+function run(scenario: string, settings: Settings): void {
   const child = fork(new URL('./run.js', import.meta.url), [scenario, JSON.stringify(settings)], { stdio: 'inherit' });
   running = child;
   let done = false;
@@ -52,11 +53,23 @@ function run(scenario: string, settings: unknown): void {
   });
 }
 
+/** Without a second start of node, which takes seconds under emulation. A crash takes the agent along, and with it the machine. */
+async function runInside(scenario: string, settings: Settings): Promise<void> {
+  connect(async (message) => say(message));
+  const { guestScenarios } = await import('./scenarios.js');
+  await guestScenarios[scenario](settings).then(
+    () => say({ say: 'ended' }),
+    (error: Error) => say({ say: 'ended', how: error.stack ?? error.message }),
+  );
+}
+
 createReadStream('', { fd: port, autoClose: false }).on(
   'data',
   lineReader<ToGuest>((message) => {
-    if (message.do === 'run') run(message.scenario, message.settings);
-    else running?.send(message);
+    if (message.do === 'run' && message.inside) void runInside(message.scenario, message.settings);
+    else if (message.do === 'run') run(message.scenario, message.settings);
+    else if (running !== undefined) running.send(message);
+    else answered(message);
   }),
 );
 

@@ -10,17 +10,26 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import type { HostRequest, ToGuest, ToHost } from '../messages.js';
 
+let send: ((message: ToHost) => Promise<void>) | undefined;
+
+/** How messages leave: through the agent, or straight into the port where this is the agent's own process. */
+export function connect(way: (message: ToHost) => Promise<void>): void {
+  send = way;
+}
+
 function say(message: ToHost): Promise<void> {
-  return new Promise((resolve, reject) => process.send!(message, (error: Error | null) => (error === null ? resolve() : reject(error))));
+  return send!(message);
 }
 
 const waiting: Array<{ resolve(answer: string): void; reject(error: Error): void }> = [];
-process.on('message', (message: ToGuest) => {
+
+/** Takes what the host answered. */
+export function answered(message: ToGuest): void {
   if (message.do !== 'answer') return;
   const next = waiting.shift();
   if (message.error === undefined) next?.resolve(message.answer ?? '');
   else next?.reject(new Error(message.error));
-});
+}
 
 /** Says whether `text` holds; `seen` is what there was instead. */
 export function check(holds: boolean, text: string, seen = 'it does not'): void {

@@ -8,7 +8,7 @@
 import { existsSync, mkdirSync, readdirSync } from 'node:fs';
 import { type EngineName, open } from '../../../src/index.js';
 import { fillContent, firstDifference } from '../content.js';
-import { attribute, check, codeOf, command, modprobe, note, tally, tell, until } from './guest.js';
+import { attribute, check, codeOf, command, modprobe, tally, tell, until } from './guest.js';
 
 const BLOCK = 4096;
 const MEBIBYTE = 1 << 20;
@@ -210,5 +210,4 @@ export async function nullBlk(): Promise<void> {
     for (const block of bad) await tell(list, `-${block * 8}-${block * 8 + 7}`);
     checkEnds(`the same without the list, ${engine}`, await readBlocks(path, engine, 490, 48, SEED), () => false);
   }
-  note(`/dev/${name}: ${attribute('/sys/kernel/config/nullb/bad-memory/features')}`);
 }
