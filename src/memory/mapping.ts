@@ -38,6 +38,9 @@ const UNIT_BYTES = 65536;
 const UNIT_SHIFT = 16;
 /** How long a proof is believed. Reclaim within that time is the stated exception. */
 const KNOWN_MS = 100;
+/** Proofs within one cell and that time, before the question is put for all of it. */
+const CELL_PROOFS = 8;
+const UNITS_IN_CELL_SHIFT = 5;
 
 /**
  * Bound once: monotonic, as cheap as Date.now (about 40 ns), and out of reach of fake timers, which would make every mark last for ever.
@@ -118,6 +121,9 @@ class MappedSegment implements Segment {
   until: Float64Array = noMarks;
   /** Made with the first lock. */
   locks: PageLocks | undefined = undefined;
+  /** For each cell: since when proofs are counted, and how many there were; made with the first one. */
+  #countedSince: Float64Array = noMarks;
+  #proofs = new Uint8Array(0);
 
   constructor(mapped: NativeSegment, start: number, length: number) {
     this.buffer = mapped.buffer;
@@ -155,6 +161,20 @@ class MappedSegment implements Segment {
       pages += state ? Math.ceil((at - from) / PAGE_BYTES) : Math.max(0, this.native.present(from, at - from));
     }
     return pages;
+  }
+
+  /** Counts a proof within a cell. True, once in as long as a proof is believed, when there were so many that one for the whole cell costs less than those to come. */
+  crowded(cell: number, now: number): boolean {
+    if (this.#proofs.length === 0) {
+      this.#countedSince = new Float64Array(this.cells);
+      this.#proofs = new Uint8Array(this.cells);
+    }
+    if (now - this.#countedSince[cell] > KNOWN_MS) {
+      this.#countedSince[cell] = now;
+      this.#proofs[cell] = 0;
+    }
+    // Stops at 255, so that it passes the mark once.
+    return this.#proofs[cell] < 255 && ++this.#proofs[cell] === CELL_PROOFS;
   }
 
   /** Units first…last of this segment are resident. */
@@ -231,6 +251,11 @@ export class FileMapping {
       if (unit > last) return true;
     }
     if (segment.locks?.known(Math.floor(begin / PAGE_BYTES), Math.ceil((begin + length) / PAGE_BYTES))) return true;
+    if (segment.crowded(unit >>> UNITS_IN_CELL_SHIFT, now)) {
+      this.#proveCell(segment, unit >>> UNITS_IN_CELL_SHIFT, now);
+      while (unit <= last && segment.until[unit] > now) unit++;
+      if (unit > last) return true;
+    }
     if (unit === last && segment.visit(unit, now)) {
       // The first question about a unit for some time: only what was asked about is proved, at a fraction of the cost of sixteen pages.
       const first = pagesDown(begin);
@@ -537,6 +562,17 @@ export class FileMapping {
   *#all(): Generator<MappedSegment> {
     for (const segment of this.#segments) if (segment !== undefined) yield segment;
     yield* this.#replaced;
+  }
+
+  /** Asks the kernel about a whole cell, and marks its units up to the first page that is missing. */
+  #proveCell(segment: MappedSegment, cell: number, now: number): void {
+    const begin = cell * CELL_BYTES;
+    const end = Math.min(begin + CELL_BYTES, segment.length, pagesUp(this.#size - segment.start));
+    if (end <= begin) return;
+    const found = segment.native.scan(begin, end - begin);
+    // The last unit of the file counts as whole.
+    const whole = found === -1 ? Math.ceil(end / UNIT_BYTES) : found < 0 ? 0 : Math.floor((begin + found) / UNIT_BYTES);
+    segment.mark(begin / UNIT_BYTES, whole - 1, now);
   }
 
   /**

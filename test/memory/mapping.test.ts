@@ -237,6 +237,42 @@ describe('residency', () => {
     }
   });
 
+  it(`is proved for a whole cell at once when many of its units are asked about${scanRefused ? ' (skipped: PAGEMAP_SCAN is refused here)' : ''}`, {
+    skip: scanRefused,
+  }, () => {
+    const size = 4 * MIB;
+    /** Proves one page of each of the first `units` of the first cell, then takes all pages away: only what is known without asking is left. */
+    const knownAfter = (units: number): boolean[] => {
+      // What is known is so for 100 ms: where the machine took longer than that, it is tried again.
+      for (let attempt = 0; attempt < 50; attempt++) {
+        const made = numbered(size);
+        const mapping = map(made, size, { trustMincore: false });
+        for (let page = 0; page < size / PAGE; page++) numberAt(mapping, page * PAGE);
+        const begun = performance.now();
+        for (let unit = 0; unit < units; unit++) expect(mapping.resident(unit * UNIT, PAGE)).toBe(true);
+        ftruncateSync(made.fd, 0);
+        const answers = [20, 31, 32].map((unit) => mapping.resident(unit * UNIT, PAGE));
+        if (performance.now() - begun < 80) return answers;
+      }
+      throw new Error('the machine is too busy to look at what is known for 100 ms');
+    };
+    expect(knownAfter(7)).toEqual([false, false, false]);
+    expect(knownAfter(8)).toEqual([true, true, false]);
+  });
+
+  it(`is proved for the units of a cell before the first page that is missing${needsColdAndScan}`, { skip: cannotBeCold || scanRefused }, () => {
+    const made = numbered(2 * MIB);
+    evict(made.path);
+    const mapping = map(made, 2 * MIB, { trustMincore: false });
+    for (let unit = 0; unit < 16; unit++) {
+      for (let page = 0; page < 16; page++) numberAt(mapping, unit * UNIT + page * PAGE);
+    }
+    for (let round = 0; round < 3; round++) {
+      for (let unit = 0; unit < 16; unit++) expect(mapping.resident(unit * UNIT, PAGE)).toBe(true);
+      expect(mapping.resident(31 * UNIT, PAGE)).toBe(false);
+    }
+  });
+
   it('is known for 100 ms after markResident, and not after forget, nor later', () => {
     const made = empty();
     ftruncateSync(made.fd, 8 * UNIT + 1000);
