@@ -166,6 +166,7 @@ class Ring : public std::enable_shared_from_this<Ring> {
   }
   int AddFile(int fd);
   int AddSlab(std::shared_ptr<SlabMemory> memory);
+  int GiveBack(uint32_t slab, uint64_t offset, uint64_t length);
   void Close();
   std::vector<Feature> Features() const;
 
@@ -446,6 +447,24 @@ int Ring::AddSlab(std::shared_ptr<SlabMemory> memory) {
   return static_cast<int>(core_->slabs.size() - 1);
 }
 
+// The caller says that nothing is in flight over the range. Registered again with the next operation on it.
+int Ring::GiveBack(uint32_t index, uint64_t offset, uint64_t length) {
+  if (closed_) return -EBADF;
+  if (index >= core_->slabs.size()) return -EINVAL;
+  RegisteredSlab& slab = core_->slabs[index];
+  const uint64_t bytes = slab.memory->bytes;
+  if (offset > bytes || length == 0 || length > bytes - offset) return -EINVAL;
+  if (offset % kChunkBytes != 0 || (length % kChunkBytes != 0 && offset + length != bytes)) return -EINVAL;
+  for (uint64_t chunk = offset / kChunkBytes; chunk * kChunkBytes < offset + length; chunk++) {
+    if (!slab.chunks[chunk]) continue;
+    const int status = uring_->UnregisterBuffer(static_cast<unsigned>(slab.firstChunk + chunk));
+    if (status < 0) return status;
+    slab.chunks[chunk] = false;
+    registeredBytes_ -= std::min(kChunkBytes, bytes - chunk * kChunkBytes);
+  }
+  return slab.memory->Punch(offset, length);
+}
+
 // Calls into JavaScript with a callback scope of its own, so that microtasks run when it returned. False where JavaScript is over.
 bool Ring::Call(napi_ref function) {
   napi_value callback = nullptr;
@@ -660,6 +679,19 @@ napi_value AddSlabMethod(napi_env env, napi_callback_info info) {
   return Integer(env, ring->AddSlab(SlabMemoryOf(Napi::Value(env, argument))));
 }
 
+napi_value GiveBackMethod(napi_env env, napi_callback_info info) {
+  napi_value arguments[3];
+  Ring* ring = RingOf<3>(env, info, arguments);
+  uint32_t slab = UINT32_MAX;
+  int64_t offset = -1;
+  int64_t length = -1;
+  napi_get_value_uint32(env, arguments[0], &slab);
+  napi_get_value_int64(env, arguments[1], &offset);
+  napi_get_value_int64(env, arguments[2], &length);
+  if (offset < 0 || length < 0) return Integer(env, -EINVAL);
+  return Integer(env, ring->GiveBack(slab, static_cast<uint64_t>(offset), static_cast<uint64_t>(length)));
+}
+
 napi_value CloseMethod(napi_env env, napi_callback_info info) {
   RingOf<0>(env, info, nullptr)->Close();
   return nullptr;
@@ -759,6 +791,7 @@ napi_value CreateRing(napi_env env, napi_callback_info info) {
   Method(env, object, "unref", UnrefMethod, ring);
   Method(env, object, "addFile", AddFileMethod, ring);
   Method(env, object, "addSlab", AddSlabMethod, ring);
+  Method(env, object, "giveBack", GiveBackMethod, ring);
   Method(env, object, "close", CloseMethod, ring);
   Method(env, object, "features", FeaturesMethod, ring);
   return object;

@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/falloc.h>
 #include <node_api.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -183,6 +184,12 @@ SlabMemory::~SlabMemory() {
   // Views may be left: they keep their addresses and read zeros from here on. The pages themselves are free once nothing maps them.
   if (shared != nullptr) PutZeroPages(*this);
   if (fd >= 0) close(fd);
+}
+
+int SlabMemory::Punch(size_t offset, size_t length) {
+  // Copies that stores made in the private mapping are not the memfd's to free.
+  if (madvise(priv + offset, length, MADV_DONTNEED) != 0) return -errno;
+  return fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset), static_cast<off_t>(length)) == 0 ? 0 : -errno;
 }
 
 std::shared_ptr<SlabMemory> SlabMemoryOf(Napi::Value object) {

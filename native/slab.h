@@ -15,6 +15,9 @@ struct SlabMemory {
   // The address space of both mappings, which outlives the memory for as long as JavaScript has a view of it.
   std::shared_ptr<void> space;
   ~SlabMemory();
+  // Gives pages back to the system: both mappings read zeros until they are stored into. Nothing may be in flight over them, nor may they be registered with a ring: the
+  // kernel would go on with the old pages, which nobody sees. 0 or -errno.
+  int Punch(size_t offset, size_t length);
 };
 
 // The memory of the object that createSlab answered with; empty if it is something else.

@@ -346,3 +346,13 @@ bool Uring::RegisterBuffer(unsigned index, void* address, size_t bytes) {
   buffersError_ = status < 0 ? -status : EIO;
   return false;
 }
+
+int Uring::UnregisterBuffer(unsigned index) {
+  iovec none{nullptr, 0};
+  RsrcUpdate update{index, 0, reinterpret_cast<uint64_t>(&none), 0, 1, 0};
+  int status = Register(fd_, kRegisterBuffersUpdate, &update, sizeof update);
+  if (status != 1) return status < 0 ? status : -EIO;
+  // What the limit refused may have room now.
+  if (buffersError_ == ENOMEM) buffersError_ = 0;
+  return 0;
+}

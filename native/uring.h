@@ -68,6 +68,9 @@ class Uring {
   // Registers memory at `index` < kBufferSlots of the table.
   bool RegisterBuffer(unsigned index, void* address, size_t bytes);
 
+  // Empties its place in the table: the kernel lets go of the memory, and of its memlock account. 0 or -errno.
+  int UnregisterBuffer(unsigned index);
+
   const std::shared_ptr<Mapping>& CompletionView() const { return view_; }
   const io_cqring_offsets& CompletionOffsets() const { return params_.cq_off; }
   unsigned CompletionEntries() const { return params_.cq_entries; }

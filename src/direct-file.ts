@@ -20,6 +20,8 @@ export interface FileBase
 export interface DirectFileOptions extends FileBase {
   features: FileParts['features'];
   cacheSize: number;
+  /** Memory that nothing used for so long goes back to the system. Infinity: none. */
+  idleMs: number;
   makeSlab: (bytes: number) => Slab;
   /** Alignments, in bytes, that memory, reads and writes keep. */
   transfer: { memory: number; read: number; write: number };
@@ -28,13 +30,15 @@ export interface DirectFileOptions extends FileBase {
   /** Smaller pools, for tests. */
   slots?: number;
   slotBlocks?: number;
+  /** Smaller areas to give back, for tests. */
+  areaFrames?: number;
 }
 
 export function directFile(options: DirectFileOptions): { file: OpenFile; manager: RequestManager; frames: FrameCache } {
   const { engine, ground, path } = options;
   const alignment = Math.max(512, options.transfer.memory, options.transfer.read, options.transfer.write);
   const transferLimit = Math.max(BLOCK_BYTES, Math.floor(options.geometry.maxTransferSize / BLOCK_BYTES) * BLOCK_BYTES);
-  const frames = new FrameCache(engine, options.makeSlab, options.cacheSize);
+  const frames = new FrameCache(engine, options.makeSlab, options.cacheSize, options.idleMs, options.areaFrames);
   const mutations = new MutationQueue();
   let file: OpenFile | undefined;
   let access: DirectAccess | undefined;

@@ -313,6 +313,7 @@ function assemble(path: string, fd: number, options: CheckedOptions, held: Relea
     ...base,
     features: facts.features,
     cacheSize: options.cacheSize,
+    idleMs: options.idleMs,
     makeSlab: createSlab,
     transfer: facts.transfer,
     mergeLimit: options.mergeLimit,

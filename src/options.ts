@@ -56,7 +56,8 @@ export interface OpenOptions {
   lock?: 'shared' | 'exclusive';
   /**
    * Milliseconds after which memory that no window used is given back, to a quarter more: in page-cache mode areas of 2 MiB leave the page table, so that what JavaScript
-   * stored into them is freed and the kernel may reclaim the rest; the next window over them costs a minor fault for each page. Default 5000, at least 1; Infinity: never.
+   * stored into them is freed and the kernel may reclaim the rest; the next window over them costs a minor fault for each page. In direct mode areas of 4 MiB of frames, none of
+   * which is pinned, dirty or under an operation, go back to the system, and their blocks are read again when they are asked for. Default 5000, at least 1; Infinity: never.
    */
   idleMs?: number;
   /** Aborts the opening. */

@@ -117,6 +117,11 @@ export interface Engine {
   addFile(fd: number): number;
   /** Makes a slab known; its index in entries. */
   addSlab(slab: Slab): number;
+  /**
+   * Gives the memory of [offset, offset+length) of a slab back to the system: both of its views read zeros until it is used again. Only with nothing in flight over it; multiples of
+   * 4 MiB, or up to the end of the slab. False where that is refused, and nothing happened.
+   */
+  giveBack(slab: number, offset: number, length: number): boolean;
   /** Only with nothing in flight. */
   close(): void;
   /** Which kernel features are in use, and why each better one was refused. */

@@ -84,6 +84,7 @@ function wrap(ring: NativeRing): Engine {
       if (index < 0) throw systemError(index, 'mmap');
       return index;
     },
+    giveBack: (slab, offset, length) => ring.giveBack(slab, offset, length) === 0,
     close: ring.close,
     features: ring.features,
   };

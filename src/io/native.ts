@@ -27,6 +27,8 @@ export interface NativeRing {
   unref(): void;
   addFile(fd: number): number;
   addSlab(slab: NativeSlab): number;
+  /** 0 or -errno. */
+  giveBack(slab: number, offset: number, length: number): number;
   close(): void;
   features(): Feature[];
 }

@@ -7,19 +7,22 @@
  *   pins    [  1  0  2 … ]                      windows and requests that hold the frame
  *   busy    [  0  1  0 … ]                      operations on it now
  *   reserve                                      the last frames: for the blocking twins alone, outside the clock
+ *   area 0 [ f0 … f1023 ]  area 1 [ … ]          4 MiB each, what an engine registers at once: memory goes back to the system by these
  *
  * A frame is free (no block), idle (a block, nothing holds it) or held (pinned, dirty or busy). Only free and idle frames are
  * taken: the clock's hand gives an idle frame that was used since its last round one more, and looks for whole runs first, so that a window over several
  * blocks is one area where possible.
  *
  * Guarantees: a pinned, dirty or busy frame is never taken; `room` counts exactly what could be; a page that JavaScript stored
- * into through a read window is restored before its frame gets another block.
+ * into through a read window is restored before its frame gets another block; the memory of an area goes back to the system once every frame of it was free or idle
+ * for `idleMs`, never that of the reserve.
  * Leaves to others: what to read and write (`requests/`), what a window is (`windows/`).
  */
 import { assertionError } from '../errors.js';
 import type { Engine, Slab } from '../io/engine.js';
 import { ABSENT, BLOCK_BYTES, BLOCK_SECTORS, type BlockStore, HELD, PRESENT } from './block-store.js';
 import { BlockTable } from './block-table.js';
+import { IdleAreas } from './idle-areas.js';
 
 /** Bytes of a slab at most: what io_uring takes as one registered region. */
 export const SLAB_BYTES_MAX = 2 ** 30;
@@ -30,6 +33,9 @@ export const RESERVED_FRAMES = 64;
 const REPAIR_FRAMES = 256;
 /** Steps that the hand goes, beyond the run's own length, before a run is given up for a shorter one. */
 const RUN_SEARCH_FRAMES = 8192;
+
+/** Frames of an area: 4 MiB, as native/ring.cc registers them (kChunkBytes); an area lies in one slab. */
+const AREA_FRAMES = 1024;
 
 /** busy: reads on the frame count 1 each, a write counts WRITE_BUSY. */
 const WRITE_BUSY = 0x100;
@@ -62,10 +68,19 @@ export class FrameCache implements BlockStore {
   #hand = 0;
   #room: number;
   #reservedFree: number[] = [];
+  readonly #engine: Engine;
+  readonly #areas: IdleAreas;
+  readonly #areaFrames: number;
+  readonly #areaShift: number;
 
-  constructor(engine: Engine, makeSlab: (bytes: number) => Slab, cacheBytes: number) {
+  /** Areas that nothing used for `idleMs` are given back to the system; Infinity: none by themselves. `areaFrames` is a power of two, smaller for tests. */
+  constructor(engine: Engine, makeSlab: (bytes: number) => Slab, cacheBytes: number, idleMs = Number.POSITIVE_INFINITY, areaFrames = AREA_FRAMES) {
+    this.#engine = engine;
+    this.#areaFrames = areaFrames;
+    this.#areaShift = Math.log2(areaFrames);
     this.frames = Math.ceil(cacheBytes / BLOCK_BYTES);
     const all = this.frames + RESERVED_FRAMES;
+    this.#areas = new IdleAreas(Math.ceil(all / areaFrames), idleMs, (area) => this.#giveBack(area));
     this.blockOf = new Float64Array(all).fill(-1);
     this.valid = new Uint8Array(all);
     this.dirty = new Uint8Array(all);
@@ -130,6 +145,12 @@ export class FrameCache implements BlockStore {
     if (this.pins[frame] === 0 && this.#isIdle(frame)) this.#room--;
     this.pins[frame]++;
     this.#used[frame] = 1;
+    this.touch(frame);
+  }
+
+  /** The frame, which holds a block, is being used: its area is not idle. */
+  touch(frame: number): void {
+    this.#areas.touched[frame >>> this.#areaShift] = this.#areas.epoch;
   }
 
   unpinFrame(frame: number): void {
@@ -302,6 +323,7 @@ export class FrameCache implements BlockStore {
     const target = this.#findRun(count, 2 * this.frames + count);
     if (target < 0) return -1;
     for (let i = 0; i < count; i++) if (this.blockOf[target + i] >= 0) this.#evict(target + i);
+    this.#fillAreas(target, count);
     for (let i = 0; i < count; i++) {
       const from = this.#table.find(block + i);
       const to = target + i;
@@ -352,6 +374,11 @@ export class FrameCache implements BlockStore {
     }
   }
 
+  /** Looks once for areas to give back, as the clock does every quarter of `idleMs`; for tests. Answers as `IdleOwner.look`. */
+  lookForIdle(): number {
+    return this.#areas.look();
+  }
+
   /** What holds frames now; for error messages and leak checks. */
   census(): { frames: number; pinned: number; dirty: number; busy: number; room: number; reserved: number } {
     let pinned = 0;
@@ -369,6 +396,7 @@ export class FrameCache implements BlockStore {
   }
 
   close(): void {
+    this.#areas.close();
     for (const slab of this.slabs) slab.close();
   }
 
@@ -422,6 +450,33 @@ export class FrameCache implements BlockStore {
     return -1;
   }
 
+  /** Frames [frame, frame+count) are about to be stored into. */
+  #fillAreas(frame: number, count: number): void {
+    // The reserve is needed at once when it is needed.
+    const last = Math.min(frame + count, this.frames) - 1;
+    for (let area = frame >>> this.#areaShift; area <= last >>> this.#areaShift && last >= frame; area++) this.#areas.fill(area);
+  }
+
+  /**
+   * Gives an area back to the system if every frame of it is free or idle: nothing that the device does is over it then, or a view of a live window. Blocks in it are
+   * forgotten.
+   */
+  #giveBack(area: number): boolean {
+    const first = area * this.#areaFrames;
+    const end = first + this.#areaFrames;
+    if (end > this.frames) return false;
+    for (let frame = first; frame < end; frame++) if (this.pins[frame] !== 0 || !this.#isFreeOrIdle(frame)) return false;
+    if (!this.#engine.giveBack(this.slabOf(first), this.offsetOf(first), (end - first) * BLOCK_BYTES)) return false;
+    for (let frame = first; frame < end; frame++) {
+      if (this.blockOf[frame] >= 0) this.#table.remove(frame);
+      this.blockOf[frame] = -1;
+      this.valid[frame] = 0;
+      this.#used[frame] = 0;
+    }
+    this.#exposed.fill(0, first, end);
+    return true;
+  }
+
   #evict(frame: number): void {
     this.#table.remove(frame);
     this.blockOf[frame] = -1;
@@ -440,6 +495,7 @@ export class FrameCache implements BlockStore {
       this.#used[at] = 0;
       this.#table.insert(at);
     }
+    this.#fillAreas(frame, run);
     this.slab = this.slabOf(frame);
     this.offset = this.offsetOf(frame);
   }

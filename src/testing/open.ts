@@ -20,6 +20,8 @@ import type { SimulatedEngine } from './simulated-engine.js';
 const BLOCK_BYTES = 4096;
 /** Turns of the event loop until a late answer comes, one less at most. */
 const LATE_TURNS_MAX = 4;
+/** What goes back to the system at once: little, so that it happens in small caches too. */
+const AREA_FRAMES = 4;
 
 /** Options of {@link openSimulated}. As those of `open` where they have the same name, but without its lower limits, so that a test can make everything scarce. */
 export interface SimulatedOpenOptions {
@@ -145,6 +147,9 @@ export function openSimulatedParts(disk: SimulatedDisk, options: SimulatedOpenOp
     extents: async (offset, length) => [{ offset, length, sector: Math.floor(offset / 512), mappable: true }],
     dispose: () => {},
     cacheSize,
+    // No real time.
+    idleMs: Number.POSITIVE_INFINITY,
+    areaFrames: AREA_FRAMES,
     makeSlab: createHeapSlab,
     transfer: { memory: disk.sectorSize, read: disk.sectorSize, write: disk.sectorSize },
     mergeLimit: coalesce.mergeLimit ?? 1024 * 1024,

@@ -40,6 +40,9 @@ const depthMax = 32_768;
 /** Handles of completed entries from which a stray completion takes its own. */
 const recentHandlesMax = 64;
 
+/** What memory that was given back reads as. */
+const givenBackByte = 0xdb;
+
 const TWO_POW_32 = 0x1_0000_0000;
 const headWord = 1;
 const controlWords = 4;
@@ -167,6 +170,19 @@ export class SimulatedEngine implements Engine {
   /** Makes a slab known; its index for entries. */
   addSlab(slab: Slab): number {
     return this.#slabs.push(slab) - 1;
+  }
+
+  /** The bytes are 0xdb from now on, so that a use of them is seen. With an entry in flight over them a violation is reported. */
+  giveBack(slab: number, offset: number, length: number): boolean {
+    const { shared } = this.#slabs[slab];
+    for (const operation of this.#inFlight) {
+      const { memory } = operation;
+      if (memory.buffer === shared && memory.byteOffset < offset + length && memory.byteOffset + memory.byteLength > offset)
+        this.#device.violate('memory-reused', operation, `memory of #${operation.sequence} was given back while it was in flight. Wait for it`);
+    }
+    new Uint8Array(shared, offset, length).fill(givenBackByte);
+    this.#device.throwViolation();
+    return true;
   }
 
   /** Gives the ring up; only with nothing in flight, else a violation is reported. Completions that are still to come are dropped. */

@@ -394,6 +394,7 @@ export class DirectAccess implements Access {
       const bytes = Math.min(BLOCK_BYTES - within, length - done);
       const frame = this.#frames.find(block);
       const from = this.#frames.offsetOf(frame) + within;
+      this.#frames.touch(frame);
       target.set(this.#frames.shared[this.#frames.slabOf(frame)].subarray(from, from + bytes), done);
       done += bytes;
     }

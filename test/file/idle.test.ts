@@ -2,8 +2,8 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, afterEach, describe, expect, it } from 'vitest';
-import { type BlockFile, type OpenOptions, open, type Window } from '../../src/index.js';
-import { Places } from '../fixtures/places.js';
+import { type BlockFile, type OpenOptions, open, openSync, type Window } from '../../src/index.js';
+import { note, Places } from '../fixtures/places.js';
 
 const PAGE = 4096;
 const MIB = 1 << 20;
@@ -26,10 +26,15 @@ async function opening(options: OpenOptions): Promise<BlockFile> {
 }
 
 /** Bytes of this process: in memory, in memory that only it has, and in file pages divided by who shares them. */
-function memory(): { rss: number; anonymous: number; pss: number } {
+function memory(): { rss: number; anonymous: number; shared: number; pss: number } {
   const number = (text: string, name: string): number => Number(new RegExp(`^${name}:\\s+(\\d+) kB`, 'm').exec(text)![1]) * 1024;
   const status = readFileSync('/proc/self/status', 'utf8');
-  return { rss: number(status, 'VmRSS'), anonymous: number(status, 'RssAnon'), pss: number(readFileSync('/proc/self/smaps_rollup', 'utf8'), 'Pss') };
+  return {
+    rss: number(status, 'VmRSS'),
+    anonymous: number(status, 'RssAnon'),
+    shared: number(status, 'RssShmem'),
+    pss: number(readFileSync('/proc/self/smaps_rollup', 'utf8'), 'Pss'),
+  };
 }
 
 async function until(done: () => boolean): Promise<void> {
@@ -112,3 +117,81 @@ describe('idle memory in page-cache mode', () => {
     }
   });
 });
+
+describe.each(['io_uring', 'threads'] as const)('idle memory in direct mode, with engine %s', (engine) => {
+  const forced = process.env.SECTORWISE_ENGINE;
+  const other = forced !== undefined && forced !== '' && forced !== engine ? `SECTORWISE_ENGINE is ${forced}` : undefined;
+  const direct: OpenOptions = { caching: 'direct', engine: other === undefined ? engine : undefined, cacheSize: BYTES, idleMs: 2000 };
+  const refused = other ?? refusal(direct);
+
+  /** Every block in a frame, and a stray store into every second one. */
+  async function fill(file: BlockFile): Promise<void> {
+    for (let at = 0; at < BYTES; at += CELL) {
+      using window = await file.window(at, CELL);
+      for (const bytes of window.areas) {
+        for (let page = 0; page < bytes.length; page += PAGE) {
+          if (bytes[page] !== 7) throw new Error(`${bytes[page]} at ${at + page}`);
+          if ((page / PAGE) % 2 === 1) bytes[page] = 9;
+        }
+      }
+    }
+  }
+
+  it(`goes back to the system, and is filled anew${note(refused)}`, { skip: refused !== undefined }, async () => {
+    const file = await opening(direct);
+    const before = memory();
+    await fill(file);
+    const used = memory();
+    expect(used.shared - before.shared).toBeGreaterThan(0.9 * BYTES);
+    await until(() => file.residency().cached === 0);
+    const after = memory();
+    expect(used.shared - after.shared).toBeGreaterThan(0.9 * BYTES);
+    expect(used.anonymous - after.anonymous).toBeGreaterThan(0.4 * BYTES);
+    expect(used.pss - after.pss).toBeGreaterThan(0.9 * BYTES);
+    process.stdout.write(
+      `${engine}: Pss ${used.pss >> 20} -> ${after.pss >> 20} MiB, RssShmem ${used.shared >> 20} -> ${after.shared >> 20}, RssAnon ${used.anonymous >> 20} -> ${after.anonymous >> 20}\n`,
+    );
+    await fill(file);
+    expect(memory().shared - after.shared).toBeGreaterThan(0.9 * BYTES);
+  });
+
+  it(`stays where a window holds a part of it, or something waits to be written${note(refused)}`, { skip: refused !== undefined }, async () => {
+    const file = await opening({ ...direct, access: 'read-write', idleMs: 20 });
+    const window = await file.window(100, 200);
+    await file.write(Buffer.alloc(PAGE, 8), 40 * MIB);
+    for (let round = 0; round < 20; round++) await new Promise((resolve) => setTimeout(resolve, 10));
+    expect(window.bytes.every((byte) => byte === 7)).toBe(true);
+    using written = file.tryWindow(40 * MIB, PAGE)!;
+    expect(written.bytes.every((byte) => byte === 8)).toBe(true);
+    window.release();
+    await file.write(Buffer.alloc(PAGE, 7), 40 * MIB);
+    await file.flush();
+  });
+
+  it(`goes back while others read, and nobody reads what is not the file's${note(refused)}`, { skip: refused !== undefined }, async () => {
+    const file = await opening({ ...direct, cacheSize: 16 * MIB, idleMs: 1 });
+    let given = 0;
+    for (let round = 0; round < 150; round++) {
+      const from = (round * 7919 * PAGE) % (BYTES - MIB);
+      await Promise.all(
+        [0, 3, 11].map(async (at) => {
+          using window = await file.window(from + at * PAGE, 40 * PAGE);
+          for (const bytes of window.areas) if (bytes.some((byte) => byte !== 7)) throw new Error(`not the file's, at ${window.offset}`);
+        }),
+      );
+      if (round % 10 === 9) await new Promise((resolve) => setTimeout(resolve, round));
+      if (file.residency().cached === 0) given++;
+    }
+    expect(given).toBeGreaterThan(0);
+  });
+});
+
+/** Why a file cannot be opened so here. */
+function refusal(options: OpenOptions): string | undefined {
+  try {
+    openSync(path, options).closeSync();
+    return undefined;
+  } catch (error) {
+    return (error as Error).message.split('\n')[0];
+  }
+}

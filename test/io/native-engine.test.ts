@@ -95,6 +95,11 @@ interface Completion {
   result: number;
 }
 
+/** Bytes of shared memory that this process has in memory: slabs. */
+function sharedMemory(): number {
+  return Number(/^RssShmem:\s+(\d+) kB/m.exec(readFileSync('/proc/self/status', 'utf8'))![1]) * 1024;
+}
+
 /** A ring with one file and one slab, and the least of a driver. */
 class Bench {
   readonly engine: Engine;
@@ -313,6 +318,49 @@ for (const name of ['threads', 'io_uring'] as const) {
       expect(bench.bytes.every((byte) => byte === 4)).toBe(true);
       bench.close();
       expect(readFileSync(scratch).equals(Buffer.alloc(8192, 3))).toBe(true);
+    });
+
+    it('gives memory back to the system, and reads into what is there afterwards', () => {
+      const bench = new Bench(name, { slabBytes: 12 * MIB, flags: constants.O_RDONLY | constants.O_DIRECT });
+      const expected = readFileSync(path);
+      const view = new Uint8Array(bench.slab.private);
+      const read = (slabOffset: number): void => expect(bench.one(OP_READ, { slabOffset, length: MIB, position: slabOffset })).toBe(MIB);
+      for (let at = 0; at < 12 * MIB; at += MIB) read(at);
+      // A copy that a stray store made, and that is freed with the rest.
+      view[5 * MIB + 9] ^= 0xff;
+      const before = sharedMemory();
+      expect(bench.engine.giveBack(bench.slabIndex, 4 * MIB, 4 * MIB)).toBe(true);
+      expect(before - sharedMemory()).toBeGreaterThan(3.9 * MIB);
+      const zeros = Buffer.alloc(4 * MIB);
+      for (const bytes of [bench.bytes, view]) {
+        expect(Buffer.compare(bytes.subarray(4 * MIB, 8 * MIB), zeros)).toBe(0);
+        for (const at of [0, 8 * MIB]) expect(Buffer.compare(bytes.subarray(at, at + 4 * MIB), expected.subarray(at, at + 4 * MIB))).toBe(0);
+      }
+      // What the device writes and what is seen are the same pages again, from the first byte to the last.
+      for (let at = 3 * MIB; at < 9 * MIB; at += MIB) read(at);
+      for (const bytes of [bench.bytes, view]) expect(Buffer.compare(bytes, expected.subarray(0, 12 * MIB))).toBe(0);
+      for (let round = 0; round < 50; round++) {
+        expect(bench.engine.giveBack(bench.slabIndex, 0, 12 * MIB)).toBe(true);
+        read((round % 12) * MIB);
+      }
+      bench.close();
+    });
+
+    it('gives back what was never used, the short end of a slab, and nothing of what does not exist', () => {
+      const bench = new Bench(name, { slabBytes: 5 * MIB });
+      for (const [offset, length, taken] of [
+        [0, 5 * MIB, true],
+        [4 * MIB, MIB, true],
+        [4 * MIB, 4 * MIB, false],
+        [MIB, 4 * MIB, false],
+        [0, MIB, false],
+        [0, 0, false],
+      ] as const) {
+        expect(bench.engine.giveBack(bench.slabIndex, offset, length)).toBe(taken);
+      }
+      expect(bench.engine.giveBack(bench.slabIndex + 1, 0, 4 * MIB)).toBe(false);
+      bench.close();
+      expect(bench.engine.giveBack(bench.slabIndex, 0, 4 * MIB)).toBe(false);
     });
 
     it('throws where a submission is larger than the ring, and takes nothing of it', () => {

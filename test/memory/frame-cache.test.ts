@@ -9,7 +9,17 @@ import { createHeapSlab } from '../../src/testing/heap-slab.js';
 /** Of an engine, a cache wants only that it knows the slabs. */
 function slabCounter(): Engine {
   let slabs = 0;
-  return { addSlab: () => slabs++ } as unknown as Engine;
+  return { addSlab: () => slabs++, giveBack: () => true } as unknown as Engine;
+}
+
+/** As `cache`, in areas of two frames; what it gives back is put to `asked` before. */
+function cacheOfAreas(frames: number, asked: (cache: FrameCache, first: number, count: number) => boolean): FrameCache {
+  const engine = {
+    addSlab: () => 0,
+    giveBack: (_slab: number, offset: number, length: number) => asked(made, offset / BLOCK_BYTES, length / BLOCK_BYTES),
+  } as unknown as Engine;
+  const made = new FrameCache(engine, createHeapSlab, frames * BLOCK_BYTES, Number.POSITIVE_INFINITY, 2);
+  return made;
 }
 
 function cache(frames: number, makeSlab: (bytes: number) => Slab = createHeapSlab): FrameCache {
@@ -59,7 +69,7 @@ function checkWhole(frames: FrameCache): void {
 
 describe('room', () => {
   it('is exactly what a recount finds, after anything', () => {
-    const kinds = ['take', 'pin', 'unpin', 'dirty', 'clean', 'began', 'ended', 'drop', 'evict', 'gather', 'reserve'] as const;
+    const kinds = ['take', 'pin', 'unpin', 'dirty', 'clean', 'began', 'ended', 'drop', 'evict', 'gather', 'reserve', 'idle'] as const;
     const step = fc.record({
       kind: fc.constantFrom(...kinds),
       block: fc.nat({ max: 24 }),
@@ -69,7 +79,15 @@ describe('room', () => {
     });
     fc.assert(
       fc.property(fc.integer({ min: 1, max: 12 }), fc.array(step, { maxLength: 120 }), (size, steps) => {
-        const frames = cache(size);
+        const frames = cacheOfAreas(size, (all, first, count) => {
+          for (let frame = first; frame < first + count; frame++) {
+            expect([all.pins[frame], all.dirty[frame], all.isBusy(frame), frame < size]).toEqual([0, 0, false, true]);
+          }
+          return gives(first);
+        });
+        let refusing = 0;
+        /** Now and then an engine refuses. */
+        const gives = (first: number): boolean => (first + refusing++) % 5 !== 0;
         /** Pins that we hold, by frame: a block that is dropped while it is pinned leaves its frame to us. */
         const pinned: number[] = [];
         const operations: { start: number; sectors: number; write: boolean }[] = [];
@@ -127,6 +145,8 @@ describe('room', () => {
             frames.evictRange(block, write ? count : 1000);
             for (const one of held) if (one >= 0) expect(frames.find(one)).toBeGreaterThanOrEqual(0);
             if (frame >= 0 && frame < frames.frames && !held.includes(block)) expect(frames.find(block)).toBe(-1);
+          } else if (kind === 'idle') {
+            for (let looks = 0; looks < count * 2; looks++) frames.lookForIdle();
           } else if (kind === 'gather') {
             const blocks = Array.from({ length: count }, (_, i) => block + i);
             if (blocks.some((one) => frames.find(one) < 0)) continue;
@@ -377,5 +397,74 @@ describe('slabs', () => {
     };
     expect(() => cache((3 * SLAB_BYTES_MAX) / BLOCK_BYTES, failing)).toThrow('no memory');
     expect(closed).toEqual([0, 1]);
+  });
+});
+
+describe('areas', () => {
+  const looks = (frames: FrameCache, count: number): void => {
+    for (let i = 0; i < count; i++) frames.lookForIdle();
+  };
+
+  it('go back with all their blocks when nobody used any of them, and are taken again', () => {
+    const given: number[] = [];
+    const frames = cacheOfAreas(8, (_cache, first) => given.push(first) > 0);
+    for (let block = 0; block < 8; block++) load(frames, block);
+    looks(frames, 4);
+    expect(given).toEqual([]);
+    const [one, other] = [frames.find(2), frames.find(7)];
+    frames.tryPin(2, 0xff, false);
+    frames.unpin(2);
+    frames.touch(other);
+    looks(frames, 4);
+    expect(given.length).toBe(2);
+    expect(given).not.toContain(one - (one % 2));
+    expect(given).not.toContain(other - (other % 2));
+    expect([0, 1, 2, 3, 4, 5, 6, 7].filter((block) => frames.find(block) >= 0).length).toBe(4);
+    expect([frames.room(), frames.evictions]).toEqual([8, 0]);
+    looks(frames, 10);
+    expect([given.length, frames.lookForIdle()]).toEqual([4, Number.POSITIVE_INFINITY]);
+    for (let block = 20; block < 28; block++) load(frames, block);
+    checkWhole(frames);
+    looks(frames, 20);
+    expect(given.length).toBe(8);
+  });
+
+  it.each(['pinned', 'dirty', 'busy'] as const)('stay whole while one frame of theirs is %s', (how) => {
+    const given: number[] = [];
+    const frames = cacheOfAreas(4, (_cache, first) => given.push(first) > 0);
+    for (let block = 0; block < 4; block++) load(frames, block);
+    const frame = frames.find(3);
+    if (how === 'pinned') frames.pinFrame(frame);
+    if (how === 'dirty') frames.markDirty(frame, 1);
+    if (how === 'busy') frames.began(3 * BLOCK_SECTORS, 1, true);
+    looks(frames, 600);
+    expect(given.length).toBe(1);
+    expect(frames.find(3)).toBe(frame);
+    if (how === 'pinned') frames.unpinFrame(frame);
+    if (how === 'dirty') frames.markClean(frame, 1);
+    if (how === 'busy') frames.ended(3 * BLOCK_SECTORS, 1, true, true);
+    looks(frames, 10);
+    expect(given.length).toBe(2);
+    expect(frames.find(3)).toBe(-1);
+  });
+
+  it('of the reserve stay, and so does one that reaches into it', () => {
+    const given: number[] = [];
+    const frames = cacheOfAreas(3, (_cache, first) => given.push(first) > 0);
+    for (let block = 0; block < 3; block++) load(frames, block);
+    frames.useReserve = true;
+    for (let block = 0; block < 3; block++) frames.pin(block);
+    load(frames, 10);
+    frames.useReserve = false;
+    for (let block = 0; block < 3; block++) frames.unpin(block);
+    looks(frames, 100);
+    expect(given).toEqual([0]);
+  });
+
+  it('that the engine keeps stay as they are', () => {
+    const frames = cacheOfAreas(4, () => false);
+    for (let block = 0; block < 4; block++) load(frames, block);
+    looks(frames, 100);
+    for (let block = 0; block < 4; block++) expect(frames.tryPin(block, 0xff, false)).toBeGreaterThanOrEqual(0);
   });
 });

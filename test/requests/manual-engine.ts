@@ -99,6 +99,10 @@ export class ManualEngine implements Engine {
     return this.slabs.push(slab) - 1;
   }
 
+  giveBack(): boolean {
+    return false;
+  }
+
   close(): void {}
 
   features(): [] {

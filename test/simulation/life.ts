@@ -296,6 +296,7 @@ export class Life {
       [2, () => this.#windows()],
       [3, () => this.#prefetch()],
       [4, () => this.#evict()],
+      [4, () => this.#idle()],
       [1, () => this.#look()],
       [blocking ? 4 : 0, () => this.#readSync()],
     ];
@@ -844,6 +845,11 @@ export class Life {
       () => undefined,
       (error) => this.#expectError(error, {}),
     );
+  }
+
+  /** Time goes by for the cache: memory that nobody holds and that was not used for five looks goes back to the system. */
+  #idle(): void {
+    for (let looks = this.#random.below(8); looks >= 0; looks--) this.#parts.frames.lookForIdle();
   }
 
   #evict(): void {

@@ -127,6 +127,9 @@ class FreeEngine implements Engine {
   addSlab(): number {
     return 0;
   }
+  giveBack(): boolean {
+    return false;
+  }
   close(): void {}
   features(): Feature[] {
     return [];
