@@ -12,7 +12,7 @@ import { DirectAccess } from './windows/direct-access.js';
 
 /** What an opened file brings, whatever its mode. */
 export interface FileBase
-  extends Pick<FileParts, 'path' | 'writable' | 'geometry' | 'engine' | 'ground' | 'sizeNow' | 'watch' | 'aheadBytes' | 'extents' | 'dispose'> {
+  extends Pick<FileParts, 'path' | 'writable' | 'geometry' | 'engine' | 'ground' | 'sizeNow' | 'watch' | 'readAhead' | 'extents' | 'dispose'> {
   /** The engine's index of the file. */
   file: number;
 }

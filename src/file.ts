@@ -34,6 +34,7 @@ import type { Loss } from './requests/write-back.js';
 import type { GroundListener, GroundWatch } from './unplug/ground-watch.js';
 import { onAbort } from './windows/abort-listeners.js';
 import type { Access, StoreMutation } from './windows/access.js';
+import { AheadReader } from './windows/ahead-reader.js';
 import { type Batch, FileBatch } from './windows/batch.js';
 import { flushFailed } from './windows/flush-failed.js';
 import type { Ground } from './windows/ground.js';
@@ -82,9 +83,9 @@ export interface Stats {
   deviceWrites: number;
   /** Their bytes, padding included. */
   deviceWriteBytes: number;
-  /** Bytes read ahead of need. 0 in this release. */
+  /** Bytes asked of the device ahead of need. */
   readAheadBytes: number;
-  /** Those of them that nobody used. 0 in this release. */
+  /** Those of them that nobody used: in direct mode evicted before use, in page-cache mode ahead of a reader that went no further. */
   readAheadUnused: number;
   /** Bytes copied because a window lay over frames that are apart. */
   gatheredBytes: number;
@@ -252,8 +253,8 @@ export interface FileParts {
   manager: RequestManager;
   mutations: MutationQueue;
   access: Access;
-  /** Bytes that `windows()` asks for ahead. */
-  aheadBytes: number;
+  /** Bytes of the first piece of a sequential reader, and that it is ahead at most; a `max` of 0 for no read-ahead. */
+  readAhead: { initial: number; max: number };
   /** Bytes that memory holds at once. */
   capacity: number;
   /** The size as the file system or device says now. */
@@ -281,6 +282,7 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
   readonly #ground: Ground;
   readonly #manager: RequestManager;
   readonly #mutations: MutationQueue;
+  readonly #ahead: AheadReader;
   #immediate = 0;
   #delayed = 0;
   #closing: Promise<void> | undefined;
@@ -304,6 +306,7 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
     this.#ground = parts.ground;
     this.#manager = parts.manager;
     this.#mutations = parts.mutations;
+    this.#ahead = new AheadReader({ access: parts.access, manager: parts.manager, limits: parts.readAhead, capacity: parts.capacity });
     this.#watch = parts.watch({
       lost: (cause) => this.lose(cause),
       sizeChanged: () => {
@@ -336,6 +339,9 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
       deviceWrites,
       deviceWriteBytes,
       ...this.#access.counts,
+      readAheadBytes: this.#ahead.bytes,
+      // Frames know which of them were never used; of the kernel's pages only the readers tell.
+      readAheadUnused: this.caching === 'direct' ? this.#access.counts.readAheadUnused : this.#ahead.unused,
       invalidations: this.#ground.invalidations,
     };
   }
@@ -362,7 +368,9 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
       lock = options.lock === true;
     }
     const window = this.#immediateWindow(at, asked, writable, lock);
-    if (window !== undefined) this.#immediate++;
+    if (window === undefined) return undefined;
+    this.#immediate++;
+    this.#noteHit(at, asked);
     return window;
   }
 
@@ -378,9 +386,11 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
       const window = this.#immediateWindow(at, asked, forWriting, lock);
       if (window !== undefined) {
         this.#immediate++;
+        this.#noteHit(at, asked);
         return Promise.resolve(window);
       }
       this.#delayed++;
+      this.#ahead.miss(at, asked);
       if (signal === undefined && !forWriting && !lock && asked > 0 && this.#mutations.length === 0 && at + asked <= this.#ground.logical) {
         return new Promise((resolve, reject) => {
           this.#manager.request(new WindowRequest(this.#access, at, asked, resolve, reject));
@@ -418,9 +428,20 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
     if (step === 0 || step > 2 ** 26) throw outOfRange('options.step', '>= 1 && <= 67108864', step);
     if (end !== undefined && end < start) throw outOfRange('options.end', `>= options.start (${start})`, end);
     const signal = checkSignalOption(given.signal === undefined ? undefined : { signal: given.signal });
-    const aheadBytes = Math.min(this.#parts.aheadBytes, this.#parts.capacity / 2 - step);
-    const ahead = Math.max(0, Math.floor(aheadBytes / step));
-    return new WindowIterator((at, length, given) => this.window(at, length, { signal: given }), { start, end, step, ahead, signal });
+    let stream = 0;
+    return new WindowIterator((at, length, given) => this.window(at, length, { signal: given }), {
+      start,
+      end,
+      step,
+      // Read-ahead keeps the bytes ready without holding them, and only the window that is wanted is asked for.
+      ahead: 0,
+      signal,
+      now: (at, length) => this.tryWindow(at, length),
+      began: () => {
+        stream = this.#ahead.declare(start, end ?? Number.MAX_SAFE_INTEGER);
+      },
+      ended: () => this.#ahead.undeclare(stream),
+    });
   }
 
   batch<T>(
@@ -436,11 +457,20 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
       tryWindow: (offset: number, length: number): Window | undefined => this.tryWindow(offset, length),
       later: (offset: number, length: number, ready: (window: Window) => void, failed: (error: Error) => void): (() => void) => {
         this.#delayed++;
+        this.#ahead.miss(offset, length);
         return this.#later(checkBytes('offset', offset), checkBytes('length', length), false, false, ready, failed);
       },
       handover: (run: () => void): void => this.#manager.handover(run),
     };
     return new FileBatch(source, onWindow, onError, checkSignalOption(options));
+  }
+
+  /** For read-ahead: two stores, unless somebody is being read ahead for. Answers whether there is something to send. */
+  #noteHit(offset: number, length: number): boolean {
+    const ahead = this.#ahead;
+    ahead.last[0] = offset;
+    ahead.last[1] = offset + length;
+    return ahead.active !== 0 && ahead.hit(offset, length);
   }
 
   #immediateWindow(offset: number, asked: number, writable: boolean, lock: boolean): FileWindow | undefined {
@@ -541,9 +571,11 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
       const now = this.#tryRead(target, at);
       if (now !== undefined) {
         this.#immediate++;
+        this.#noteHit(at, now);
         return Promise.resolve(now);
       }
       this.#delayed++;
+      this.#ahead.miss(at, target.length);
       return new Promise((resolve, reject) => {
         withSignal(signal, reject, (settled) => {
           let job: ReadJob | undefined;
@@ -586,7 +618,9 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
     const at = checkBytes('offset', offset);
     checkEnd(at, target.length);
     const count = this.#tryRead(target, at);
-    if (count !== undefined) this.#immediate++;
+    if (count === undefined) return undefined;
+    this.#immediate++;
+    this.#noteHit(at, count);
     return count;
   }
 
@@ -600,6 +634,13 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
     // What was waited for may have ended because the file is lost.
     this.#checkOpen();
     if (length === 0) return 0;
+    if (this.caching === 'page-cache') return this.#access.readBlocking(target.subarray(0, length), at);
+    // The kernel reads ahead for its own reads; here nobody else does. A caller that never returns to the event loop would never send it, so it is sent from here.
+    if (this.#access.tryCopy(target.subarray(0, length), at)) {
+      if (this.#noteHit(at, length)) this.#manager.sendNow();
+      return length;
+    }
+    this.#ahead.miss(at, length);
     return this.#access.readBlocking(target.subarray(0, length), at);
   }
 
@@ -703,6 +744,7 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
   resize(size: number): Promise<void> {
     try {
       const bytes = this.#checkResize(size);
+      this.#ahead.drop(bytes, Number.MAX_SAFE_INTEGER);
       return this.#mutate((settle) => this.#access.resize(bytes, settle));
     } catch (error) {
       return Promise.reject(error);
@@ -711,6 +753,7 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
 
   resizeSync(size: number): void {
     const bytes = this.#checkResize(size);
+    this.#ahead.drop(bytes, Number.MAX_SAFE_INTEGER);
     this.#sequence++;
     this.#awaitMutations();
     this.#mutateSync((settle) => this.#access.resize(bytes, settle));
@@ -772,7 +815,9 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
   async evict(offset: number, length: number): Promise<void> {
     const [at, asked] = this.#checkRange(offset, length);
     const bytes = this.#clip(at, asked);
-    if (bytes > 0) await this.#access.evict(at, bytes);
+    if (bytes === 0) return;
+    this.#ahead.drop(at, bytes);
+    await this.#access.evict(at, bytes);
   }
 
   residency(offset = 0, length?: number): Residency {
@@ -800,6 +845,7 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
   }
 
   closeSync(): void {
+    this.#ahead.stop();
     if (this.#closing !== undefined) {
       if (!this.#disposed) {
         this.#awaitMutations();
@@ -829,6 +875,7 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
   }
 
   async #close(): Promise<void> {
+    this.#ahead.stop();
     let problem: unknown;
     try {
       // A change that is still in the queue has not marked anything yet.

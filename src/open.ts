@@ -19,11 +19,11 @@ import { native } from './io/native.js';
 import { openNativeEngine } from './io/native-engine.js';
 import { Ring } from './io/ring.js';
 import { BLOCK_BYTES } from './memory/block-store.js';
-import { SCRATCH_BYTES } from './memory/fill-store.js';
+import { FILL_BYTES_MAX, FILL_BYTES_MIN } from './memory/fill-store.js';
 import { armGuard } from './memory/guard.js';
 import { createSlab } from './memory/slab.js';
 import { claimWord, freeWord, validity } from './memory/validity.js';
-import { type CheckedOptions, checkOpenOptions, checkPath, type OpenOptions } from './options.js';
+import { type CheckedOptions, checkOpenOptions, checkPath, MERGE_BYTES, type OpenOptions } from './options.js';
 import { MutationQueue } from './requests/mutation-queue.js';
 import { RequestManager, type RequestSource } from './requests/request-manager.js';
 import { type GroundListener, watchGround } from './unplug/ground-watch.js';
@@ -301,7 +301,7 @@ function assemble(path: string, fd: number, options: CheckedOptions, held: Relea
       listeners.push(listener);
       return watch;
     },
-    aheadBytes: options.readAheadMax,
+    readAhead: options.readAhead,
     extents: (offset, length) => readExtents(fd, facts, offset, length),
     dispose: () => {
       for (const step of held.reverse()) step();
@@ -369,14 +369,18 @@ function mappedFile(base: FileBase, fd: number, facts: GeometryFacts, idleMs: nu
     cacheFull: () => access.cacheFull(),
   };
   const manager = new RequestManager(new Ring(engine), access.fillStore, source, base.file, {
-    transferLimit: SCRATCH_BYTES,
-    mergeLimit: SCRATCH_BYTES,
+    transferLimit: FILL_BYTES_MAX,
+    // Nobody waits for more than this because others asked for its neighbours in the same turn; nobody waits for what is read ahead, and in large pieces it costs less.
+    mergeLimit: MERGE_BYTES,
+    spareLimit: FILL_BYTES_MAX,
     // The pages of a gap would be read for nobody.
     gapLimit: 0,
     alignment: BLOCK_BYTES,
     asyncReads: true,
+    fillFrom: FILL_BYTES_MIN,
   });
   access.attach(manager);
+  if (facts.geometry.rotational && !facts.isDevice) orderByPlace(manager, fd, facts);
   file = new OpenFile({
     ...base,
     caching: 'page-cache',

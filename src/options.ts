@@ -34,13 +34,16 @@ export interface OpenOptions {
   queueDepth?: number;
   /** Default 'auto': io_uring where a probe of it works, else threads. The environment variable SECTORWISE_ENGINE overrides it. */
   engine?: 'auto' | EngineName;
-  /** Sequential read-ahead. Default `{ initial: 128 KiB, max: 8 MiB }`. Today `max` is how far `windows()` reads ahead. */
+  /**
+   * Sequential read-ahead, in bytes. Default `{ initial: 128 KiB, max: 8 MiB }`; false for none. Readers that go through the file in order, forward or backward, several at once and among random
+   * access, are found and read ahead of: as little as keeps them from waiting. All of them together are ahead by 64 MiB at most, in direct mode by no more than half of `cacheSize`.
+   */
   readAhead?:
     | false
     | {
-        /** Bytes asked for ahead at first. Checked, without effect in this release. */
+        /** Bytes of the first piece; a stream that waits doubles it, one that leaves its bytes unused halves it. */
         initial?: number;
-        /** Bytes asked for ahead at most. */
+        /** Bytes that one stream is ahead at most. 0 is as false. */
         max?: number;
       };
   /** direct: neighbouring reads of one turn become one operation up to `mergeLimit` (default 1 MiB), reading over gaps up to `gapLimit` (default 16 KiB, on rotating disks 128 KiB). */
@@ -89,7 +92,8 @@ export interface CheckedOptions {
   cacheSize: number;
   queueDepth: number;
   engine: 'auto' | EngineName;
-  readAheadMax: number;
+  /** A `max` of 0: none. */
+  readAhead: { initial: number; max: number };
   mergeLimit: number;
   gapLimit: number | undefined;
   lock: 'shared' | 'exclusive' | undefined;
@@ -106,7 +110,8 @@ const QUEUE_DEPTH_MAX = 4096;
 const READ_AHEAD_INITIAL = 128 * 1024;
 const READ_AHEAD_MAX = 8 * 1024 * 1024;
 const IDLE_MS = 5000;
-const MERGE_BYTES = 1024 * 1024;
+/** Bytes that neighbouring requests of one turn are merged up to. */
+export const MERGE_BYTES = 1024 * 1024;
 
 const OPEN_NAMES = [
   'access',
@@ -147,7 +152,7 @@ export function checkOpenOptions(options: OpenOptions | undefined): CheckedOptio
     cacheSize,
     queueDepth,
     engine,
-    readAheadMax: readAheadMax(given.readAhead),
+    readAhead: readAhead(given.readAhead),
     mergeLimit: coalesce.mergeLimit === undefined ? MERGE_BYTES : integer('options.coalesce.mergeLimit', coalesce.mergeLimit, 4096, 2 ** 30),
     gapLimit: coalesce.gapLimit === undefined ? undefined : integer('options.coalesce.gapLimit', coalesce.gapLimit, 0, 2 ** 30),
     lock: oneOf('options.lock', given.lock, ['shared', 'exclusive'] as const),
@@ -156,14 +161,14 @@ export function checkOpenOptions(options: OpenOptions | undefined): CheckedOptio
   };
 }
 
-function readAheadMax(value: OpenOptions['readAhead']): number {
-  if (value === false) return 0;
+function readAhead(value: OpenOptions['readAhead']): CheckedOptions['readAhead'] {
+  if (value === false) return { initial: 0, max: 0 };
   const { initial, max } = checkNames('options.readAhead', value, ['initial', 'max']) as { initial?: number; max?: number };
   const most = max === undefined ? READ_AHEAD_MAX : integer('options.readAhead.max', max, 0, 2 ** 30);
   if (initial !== undefined) integer('options.readAhead.initial', initial, 0, 2 ** 30);
   const least = initial ?? Math.min(READ_AHEAD_INITIAL, most);
   if (least > most) throw outOfRange('options.readAhead.initial', `<= options.readAhead.max (${most})`, least);
-  return most;
+  return { initial: least, max: most };
 }
 
 export function checkWindowOptions(options: WindowOptions | undefined): WindowOptions {

@@ -1,7 +1,7 @@
 /**
  * The block store of page-cache mode: reads go through it only to have the kernel bring its pages in; the bytes are thrown away.
  *
- *   mapping [ · · x x · … ]   resident pages need nothing; the others are read into the scratch slab, all into the same bytes
+ *   mapping [ · · x x · … ]   resident pages need nothing; a few absent ones are read into the scratch slab, all into the same bytes, many are filled (`OP_FILL`), which names no memory
  *
  * Guarantees: takes no memory, so nobody ever waits for room; a block is resident once its operation ended well.
  * Leaves to others: what is resident (`mapping.ts`).
@@ -10,8 +10,12 @@ import type { OperationTable } from '../requests/operation-table.js';
 import { ABSENT, BLOCK_BYTES, BLOCK_SECTORS, type BlockStore, HELD, PRESENT, SECTOR_BYTES } from './block-store.js';
 import type { FileMapping } from './mapping.js';
 
-/** Bytes of the scratch slab: the largest read that fills. */
-export const SCRATCH_BYTES = 1 << 20;
+/** Bytes of the scratch slab. */
+export const SCRATCH_BYTES = 64 * 1024;
+/** Reads from so many bytes on are fills; docs/decisions.md has the measurement. */
+export const FILL_BYTES_MIN = SCRATCH_BYTES;
+/** Bytes of one fill at most. */
+export const FILL_BYTES_MAX = 4 * 1024 * 1024;
 
 export class FillStore implements BlockStore {
   slab: number;
@@ -61,7 +65,7 @@ export class FillStore implements BlockStore {
 
   take(_block: number, count: number): number {
     this.offset = 0;
-    return Math.min(count, SCRATCH_BYTES / BLOCK_BYTES);
+    return Math.min(count, FILL_BYTES_MAX / BLOCK_BYTES);
   }
 
   locate(): number {

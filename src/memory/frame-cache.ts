@@ -10,7 +10,7 @@
  *   area 0 [ f0 … f1023 ]  area 1 [ … ]          4 MiB each, what an engine registers at once: memory goes back to the system by these
  *
  * A frame is free (no block), idle (a block, nothing holds it) or held (pinned, dirty or busy). Only free and idle frames are
- * taken: the clock's hand gives an idle frame that was used since its last round one more, and looks for whole runs first, so that a window over several
+ * taken: the clock's hand gives an idle frame that was used since its last round one more, passes by what was read ahead and not used while fewer blocks were taken since than there are frames, unless there is nothing else, and looks for whole runs first, so that a window over several
  * blocks is one area where possible.
  *
  * Guarantees: a pinned, dirty or busy frame is never taken; `room` counts exactly what could be; a page that JavaScript stored
@@ -40,6 +40,10 @@ const AREA_FRAMES = 1024;
 /** busy: reads on the frame count 1 each, a write counts WRITE_BUSY. */
 const WRITE_BUSY = 0x100;
 
+/** used: the hand passes it by once more; read ahead, and not used since. */
+const SECOND_CHANCE = 1;
+const AHEAD = 2;
+
 export class FrameCache implements BlockStore {
   /** Frames that blocks can be in. */
   readonly frames: number;
@@ -60,9 +64,18 @@ export class FrameCache implements BlockStore {
   dirtyCount = 0;
   /** A blocking call is taking memory: the reserve counts too. */
   useReserve = false;
+  /** What is taken and pinned is read ahead: for nobody yet. */
+  readingAhead = false;
+  /** Frames that were read ahead and evicted before anybody used them. */
+  aheadUnused = 0;
+  /** Told their blocks. */
+  onAheadLost: ((block: number) => void) | undefined;
   readonly #table: BlockTable;
   readonly #busy: Uint16Array;
   readonly #used: Uint8Array;
+  /** Blocks that were given frames so far, and how many those were when a frame got its own; both modulo 2^32. */
+  readonly #stamp: Uint32Array;
+  #assigned = 0;
   /** A view over the frame's private page was handed out since the page was last known to be clean. */
   readonly #exposed: Uint8Array;
   #hand = 0;
@@ -88,6 +101,7 @@ export class FrameCache implements BlockStore {
     this.writers = new Uint16Array(all);
     this.#busy = new Uint16Array(all);
     this.#used = new Uint8Array(all);
+    this.#stamp = new Uint32Array(all);
     this.#exposed = new Uint8Array(all);
     this.#table = new BlockTable(this.blockOf);
     this.#room = this.frames;
@@ -144,12 +158,12 @@ export class FrameCache implements BlockStore {
   pinFrame(frame: number): void {
     if (this.pins[frame] === 0 && this.#isIdle(frame)) this.#room--;
     this.pins[frame]++;
-    this.#used[frame] = 1;
     this.touch(frame);
   }
 
-  /** The frame, which holds a block, is being used: its area is not idle. */
+  /** The frame, which holds a block, is being used, perhaps without having been pinned for it: its area is not idle. */
   touch(frame: number): void {
+    this.#used[frame] = SECOND_CHANCE;
     this.#areas.touched[frame >>> this.#areaShift] = this.#areas.epoch;
   }
 
@@ -185,7 +199,11 @@ export class FrameCache implements BlockStore {
   }
 
   pin(block: number): void {
-    this.pinFrame(this.#table.find(block));
+    const frame = this.#table.find(block);
+    const used = this.#used[frame];
+    this.pinFrame(frame);
+    // To be on its way is no use yet.
+    if (this.readingAhead) this.#used[frame] |= used;
   }
 
   unpin(block: number): void {
@@ -204,6 +222,7 @@ export class FrameCache implements BlockStore {
       run = 1;
       // Two rounds: the first may only take away second chances.
       frame = this.#findRun(1, 2 * this.frames + 1);
+      if (frame < 0) frame = this.#findRun(1, 2 * this.frames + 1, false);
     }
     // Idle until an operation begins on it or somebody pins it, which comes next and lowers `room`.
     this.#assign(frame, run, block);
@@ -320,7 +339,8 @@ export class FrameCache implements BlockStore {
       if (this.pins[frame] !== 1 || this.#busy[frame] !== 0) return -1;
     }
     if (this.#room < count) return -1;
-    const target = this.#findRun(count, 2 * this.frames + count);
+    let target = this.#findRun(count, 2 * this.frames + count);
+    if (target < 0) target = this.#findRun(count, 2 * this.frames + count, false);
     if (target < 0) return -1;
     for (let i = 0; i < count; i++) if (this.blockOf[target + i] >= 0) this.#evict(target + i);
     this.#fillAreas(target, count);
@@ -427,8 +447,8 @@ export class FrameCache implements BlockStore {
     this.#reservedFree.push(frame);
   }
 
-  /** The first of `run` neighbouring frames that are free or idle and had their second chance; -1 after `steps`. */
-  #findRun(run: number, steps: number): number {
+  /** The first of `run` neighbouring frames that are free or idle and had their second chance; -1 after `steps`. `spare`: not what was read ahead lately and not used yet. */
+  #findRun(run: number, steps: number, spare = true): number {
     const { frames, pins, dirty } = this;
     let length = 0;
     for (let step = 0; step < steps; step++) {
@@ -440,8 +460,10 @@ export class FrameCache implements BlockStore {
       if (frame % SLAB_FRAMES === 0) length = 0;
       if (pins[frame] !== 0 || dirty[frame] !== 0 || this.#busy[frame] !== 0) {
         length = 0;
-      } else if (this.#used[frame] !== 0 && this.blockOf[frame] >= 0) {
-        this.#used[frame] = 0;
+      } else if (spare && (this.#used[frame] & AHEAD) !== 0 && (this.#assigned - this.#stamp[frame]) >>> 0 < frames) {
+        length = 0;
+      } else if ((this.#used[frame] & SECOND_CHANCE) !== 0 && this.blockOf[frame] >= 0) {
+        this.#used[frame] &= ~SECOND_CHANCE;
         length = 0;
       } else if (++length === run) {
         return frame - run + 1;
@@ -478,10 +500,15 @@ export class FrameCache implements BlockStore {
   }
 
   #evict(frame: number): void {
+    const block = this.blockOf[frame];
     this.#table.remove(frame);
     this.blockOf[frame] = -1;
     this.valid[frame] = 0;
     this.evictions++;
+    if ((this.#used[frame] & AHEAD) === 0) return;
+    this.#used[frame] = 0;
+    this.aheadUnused++;
+    this.onAheadLost?.(block);
   }
 
   /** Gives the blocks [block, block+run) to the frames from `frame` on. */
@@ -492,7 +519,9 @@ export class FrameCache implements BlockStore {
       if (this.#exposed[at] !== 0) this.#repairAround(at);
       this.blockOf[at] = block + i;
       this.valid[at] = 0;
-      this.#used[at] = 0;
+      this.#used[at] = this.readingAhead ? AHEAD : 0;
+      this.#stamp[at] = this.#assigned;
+      this.#assigned = (this.#assigned + 1) >>> 0;
       this.#table.insert(at);
     }
     this.#fillAreas(frame, run);

@@ -22,8 +22,8 @@ const RECENT_MAX = 64;
 const STALE_MISSES = 1024;
 /** A run that is so long is a stream. */
 const RUN_ACCESSES = 3;
-/** How far a run's next miss may be off its end: the kernel brings in a little more than was asked for, and readers ask out of order. */
-const NEAR_LEAST = 64 * 1024;
+/** How far a run's next miss may be off its end: the kernel brings in four pages where one was asked for, and readers ask out of order. Wider would make runs of chance in small files. */
+const NEAR_LEAST = 16 * 1024;
 const NEAR_MOST = 256 * 1024;
 /** How far off its position an access still belongs to a stream. */
 const REACH_LEAST = 128 * 1024;
@@ -310,7 +310,7 @@ export class ReadAhead {
       this.#open(forward ? end : offset, forward ? 1 : -1, length);
       return;
     }
-    const near = Math.min(Math.max(NEAR_LEAST, 4 * length), Math.max(NEAR_MOST, length));
+    const near = Math.min(Math.max(NEAR_LEAST, 2 * length), Math.max(NEAR_MOST, length));
     for (let run = 0; run < RECENT_MAX; run++) {
       const direction = this.#runDirection[run];
       const forth = direction >= 0 && end > this.#runEnd[run] && Math.abs(offset - this.#runEnd[run]) <= near;

@@ -15,7 +15,7 @@
  * Leaves to others: whose memory (`memory/`), the order among writes (`mutation-queue.ts`), what a caller does with its blocks (`windows/`).
  */
 import { assertionError, systemError } from '../errors.js';
-import { FLAG_ASYNC, OP_READ, OP_WRITE } from '../io/engine.js';
+import { FLAG_ASYNC, OP_FILL, OP_READ, OP_WRITE } from '../io/engine.js';
 import type { CompletionConsumer, Ring } from '../io/ring.js';
 import { ABSENT, ALL_SECTORS, BLOCK_BYTES, BLOCK_SECTORS, type BlockStore, PRESENT, SECTOR_BYTES } from '../memory/block-store.js';
 import { KIND_CONTROL, KIND_READ, KIND_WRITE, OperationTable } from './operation-table.js';
@@ -118,6 +118,10 @@ export interface RequestLimits {
   alignment: number;
   /** Reads are begun in a worker (buffered reads would submit their I/O on the event loop's time). */
   asyncReads: boolean;
+  /** Reads of so many bytes or more only bring pages into the page cache (`OP_FILL`), and shorter ones all read into the first bytes of their slab: nobody looks at the memory. Unset: reads are for their memory. */
+  fillFrom?: number;
+  /** Bytes of one operation that `requestSpare` makes, within the transfer limit; the `mergeLimit` where it is not set. */
+  spareLimit?: number;
 }
 
 export interface RequestCounts {
@@ -137,6 +141,8 @@ export class RequestManager implements CompletionConsumer {
   readonly counts: RequestCounts = { joined: 0, deviceReads: 0, deviceReadBytes: 0, deviceWrites: 0, deviceWriteBytes: 0 };
   /** Orders what is sent in one turn, where set. */
   placeOf: PlaceOf | undefined;
+  /** Called within a turn after everybody in line was served: may ask for more by `requestSpare`. */
+  whenSpare: (() => void) | undefined;
   readonly #ring: Ring;
   readonly #store: BlockStore;
   readonly #source: RequestSource;
@@ -241,6 +247,23 @@ export class RequestManager implements CompletionConsumer {
     this.#plan();
     this.#submit();
     return true;
+  }
+
+  /**
+   * For read-ahead, within `whenSpare`: asks only if no more than half of the slots is in use. Answers with the blocks that are read for it, or -1 where slots or memory
+   * are short: then it is not settled. What it asks for is in operations of its own, so that nobody waits for more than they need.
+   */
+  requestSpare(caller: Caller): number {
+    if (2 * this.slots.freeCount < this.slots.slots) return -1;
+    if (!this.#grant(caller)) return -1;
+    const blocks = this.#planned;
+    this.#plan(this.#limits.spareLimit);
+    return blocks;
+  }
+
+  /** For blocking calls that wait for nothing: sends what is due, as the next turn would. */
+  sendNow(): void {
+    if (!this.#closed) this.#pump();
   }
 
   /**
@@ -610,7 +633,7 @@ export class RequestManager implements CompletionConsumer {
   }
 
   /** Makes operations of what was planned: sorted, neighbours merged, small gaps read over. */
-  #plan(): void {
+  #plan(mergeLimit = this.#limits.mergeLimit): void {
     const count = this.#planned;
     if (count === 0) return;
     this.#planned = 0;
@@ -618,7 +641,7 @@ export class RequestManager implements CompletionConsumer {
     if (count > 1) sortSectors(sectors, this.#plannedOrigin, 0, count, this.#scratch);
     const store = this.#store;
     const base = this.#plannedRegion * REGION_SECTORS;
-    const blocksMax = Math.max(1, Math.floor(Math.min(this.#limits.mergeLimit, this.#limits.transferLimit) / BLOCK_BYTES));
+    const blocksMax = Math.max(1, Math.floor(Math.min(mergeLimit, this.#limits.transferLimit) / BLOCK_BYTES));
     const gapMax = Math.floor(this.#limits.gapLimit / BLOCK_BYTES);
     // Memory that is left over for gaps once every planned block has its own.
     let spare = store.room() - count;
@@ -727,6 +750,12 @@ export class RequestManager implements CompletionConsumer {
         continue;
       }
       length = Math.min(length, readable - position);
+      const { fillFrom } = this.#limits;
+      if (fillFrom !== undefined) {
+        if (length >= fillFrom) ring.push(OP_FILL, this.#file, 0, 0, length, position, handle);
+        else ring.push(this.#readFlags, this.#file, operations.slab[operation], 0, length, position, handle);
+        continue;
+      }
       ring.push(this.#readFlags, this.#file, operations.slab[operation], offset, length, position, handle);
     }
     ring.flush();
@@ -1038,6 +1067,7 @@ export class RequestManager implements CompletionConsumer {
     try {
       this.#serveLine();
       this.#plan();
+      if (this.whenSpare !== undefined && this.waiting === 0) this.whenSpare();
       this.#submit();
     } finally {
       this.#pumping = false;

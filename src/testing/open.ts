@@ -38,11 +38,13 @@ export interface SimulatedOpenOptions {
     /** Bytes that are read over at most, so that two reads become one. */
     gapLimit?: number;
   };
-  /** How far `windows()` reads ahead, in bytes. Default { max: 8 MiB }, never more than half of the cache. */
+  /** Sequential read-ahead, in bytes. Default { initial: 128 KiB, max: 8 MiB }, all streams together never more than half of the cache. */
   readAhead?:
     | false
     | {
-        /** Bytes asked for ahead at most. */
+        /** Bytes of the first piece. */
+        initial?: number;
+        /** Bytes that one stream is ahead at most. */
         max?: number;
       };
   /**
@@ -143,7 +145,7 @@ export function openSimulatedParts(disk: SimulatedDisk, options: SimulatedOpenOp
     ground,
     sizeNow: () => disk.size,
     watch: (listener) => watchDisk(disk, listener, notice),
-    aheadBytes: readAhead === false ? 0 : (readAhead?.max ?? 8 * 1024 * 1024),
+    readAhead: readAheadOf(readAhead),
     extents: async (offset, length) => [{ offset, length, sector: Math.floor(offset / 512), mappable: true }],
     dispose: () => {},
     cacheSize,
@@ -207,6 +209,12 @@ function watchDisk(disk: SimulatedDisk, listener: GroundListener, notice: 'event
     features: () => [],
     close: stop,
   };
+}
+
+function readAheadOf(value: SimulatedOpenOptions['readAhead']): { initial: number; max: number } {
+  if (value === false) return { initial: 0, max: 0 };
+  const { max = 8 * 1024 * 1024, initial = Math.min(128 * 1024, max) } = value ?? {};
+  return { initial, max };
 }
 
 /** A solid-state disk with sectors of the simulated size. */

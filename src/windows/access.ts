@@ -25,7 +25,7 @@ export interface PageCounts {
 }
 
 export interface AccessCounts {
-  readAheadBytes: number;
+  /** Bytes that were read ahead and left memory before anybody used them, as far as this memory knows. */
   readAheadUnused: number;
   gatheredBytes: number;
   evictions: number;
@@ -58,6 +58,13 @@ export interface Access extends WindowOwner {
   giveBack(offset: number, length: number): void;
   /** Reads with the calling thread waiting; everything accepted before was done. */
   readBlocking(target: Uint8Array, offset: number): number;
+
+  /** Bytes that read-ahead asks for at once at most. */
+  readonly aheadPieceBytes: number;
+  /** Reads for a caller that nobody waits for, unless slots or memory are short: then the answer is -1, and it is not settled. Else the bytes that are asked of the device for it. */
+  askAhead(caller: Caller): number;
+  /** Told the offset of a block that was read ahead and is gone before anybody used it. Set by whoever reads ahead. */
+  onAheadLost: ((offset: number) => void) | undefined;
 
   /** Takes the bytes at once, if nothing has to be waited for. */
   tryStore(source: Uint8Array, offset: number): boolean;

@@ -37,6 +37,7 @@ export class DirectAccess implements Access {
   readonly ground: Ground;
   readonly manager: RequestManager;
   readonly pieceBytes: number;
+  readonly aheadPieceBytes: number;
   readonly #frames: FrameCache;
   readonly #writes: DirectWrites;
   marks = 0;
@@ -48,11 +49,13 @@ export class DirectAccess implements Access {
     this.manager = options.manager;
     this.#frames = options.frames;
     this.pieceBytes = Math.max(1, Math.min(PIECE_BLOCKS_MAX, options.frames.frames >>> 2, options.manager.blocksMax)) * BLOCK_BYTES;
+    this.aheadPieceBytes = this.pieceBytes;
     this.#writes = new DirectWrites(options, this.pieceBytes);
   }
 
   get counts(): AccessCounts {
-    return { readAheadBytes: 0, readAheadUnused: 0, gatheredBytes: this.#gatheredBytes, evictions: this.#frames.evictions, faults: 0 };
+    const { aheadUnused, evictions } = this.#frames;
+    return { readAheadUnused: aheadUnused * BLOCK_BYTES, gatheredBytes: this.#gatheredBytes, evictions, faults: 0 };
   }
 
   tryWindow(offset: number, length: number, writable: boolean): FileWindow | undefined {
@@ -140,6 +143,23 @@ export class DirectAccess implements Access {
     const count = blocksOver(offset, length);
     for (let i = 0; i < count; i++) this.#unpinIfThere(first + i);
     if (this.manager.waiting > 0) this.manager.schedule();
+  }
+
+  askAhead(caller: Caller): number {
+    const frames = this.#frames;
+    // A quarter of the frames stays for who comes while it is on its way; the reserve is for blocking calls alone.
+    if (frames.useReserve || frames.room() - caller.count < frames.frames >>> 2) return -1;
+    frames.readingAhead = true;
+    try {
+      const blocks = this.manager.requestSpare(caller);
+      return blocks < 0 ? -1 : blocks * BLOCK_BYTES;
+    } finally {
+      frames.readingAhead = false;
+    }
+  }
+
+  set onAheadLost(lost: ((offset: number) => void) | undefined) {
+    this.#frames.onAheadLost = lost === undefined ? undefined : (block) => lost(block * BLOCK_BYTES);
   }
 
   readBlocking(target: Uint8Array, offset: number): number {

@@ -15,7 +15,7 @@ import { type Engine, type Feature, FLAG_ASYNC, OP_ALLOCATE, OP_DISCARD, OP_EVIC
 import { native } from '../io/native.js';
 import { ALL_SECTORS, BLOCK_BYTES } from '../memory/block-store.js';
 import { CellUse } from '../memory/cell-use.js';
-import { FillStore, SCRATCH_BYTES } from '../memory/fill-store.js';
+import { FILL_BYTES_MAX, FillStore, SCRATCH_BYTES } from '../memory/fill-store.js';
 import { CELL_BYTES, causeOfFault, type Damage, FileMapping, type Segment, segmentCause } from '../memory/mapping.js';
 import type { PageHold } from '../memory/page-locks.js';
 import { PageCounter } from '../memory/residency.js';
@@ -61,6 +61,8 @@ export class MappedAccess implements Access {
   readonly path: string;
   readonly ground: Ground;
   readonly pieceBytes = WRITE_BYTES;
+  readonly aheadPieceBytes = FILL_BYTES_MAX;
+  onAheadLost: ((offset: number) => void) | undefined;
   readonly fillStore: FillStore;
   #manager: RequestManager | undefined;
   readonly #fd: number;
@@ -130,7 +132,7 @@ export class MappedAccess implements Access {
 
   get counts(): AccessCounts {
     this.#lookForDamage();
-    return { readAheadBytes: 0, readAheadUnused: 0, gatheredBytes: 0, evictions: 0, faults: this.#faults };
+    return { readAheadUnused: 0, gatheredBytes: 0, evictions: 0, faults: this.#faults };
   }
 
   tryWindow(offset: number, length: number, writable: boolean, lock: boolean): FileWindow | undefined {
@@ -188,6 +190,11 @@ export class MappedAccess implements Access {
   }
 
   giveBack(): void {}
+
+  askAhead(caller: Caller): number {
+    const blocks = this.manager.requestSpare(caller);
+    return blocks < 0 ? -1 : blocks * BLOCK_BYTES;
+  }
 
   readBlocking(target: Uint8Array, offset: number): number {
     let done = 0;

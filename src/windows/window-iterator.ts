@@ -18,6 +18,11 @@ export interface WindowSteps {
   /** Windows asked for ahead. */
   ahead: number;
   signal: AbortSignal | undefined;
+  /** The window if it is in memory: asked before a promise is made. Only looked at without `ahead`. */
+  now?: (offset: number, length: number) => Window | undefined;
+  /** Called before the first window is asked for, and once after that when the loop is over. */
+  began?: () => void;
+  ended?: () => void;
 }
 
 interface Asked {
@@ -34,7 +39,10 @@ export class WindowIterator implements AsyncIterableIterator<Window>, AsyncDispo
   #next: number;
   #asked: Asked[] = [];
   #current: Window | undefined;
+  #began = false;
   #ended = false;
+  /** Calls of `next` that have not answered. */
+  #waiting = 0;
   /** Calls of `next` that overlap take their turns: each owns the window that it answers with until the following one. */
   #turn: Promise<unknown> = Promise.resolve();
   readonly #onAbort = (): void => this.#giveUp((this.#steps.signal as AbortSignal).reason);
@@ -48,9 +56,45 @@ export class WindowIterator implements AsyncIterableIterator<Window>, AsyncDispo
   }
 
   next(): Promise<IteratorResult<Window>> {
+    if (this.#waiting === 0) {
+      try {
+        const window = this.#immediate();
+        if (window !== undefined) return Promise.resolve({ done: false, value: window });
+      } catch (error) {
+        this.#end();
+        return Promise.reject(error);
+      }
+    }
+    this.#waiting++;
     const result = this.#turn.then(() => this.#step());
-    this.#turn = result.catch(() => undefined);
+    const answered = (): void => {
+      this.#waiting--;
+    };
+    this.#turn = result.then(answered, answered);
     return result;
+  }
+
+  /** The next window, if it can be had without waiting. */
+  #immediate(): Window | undefined {
+    const { end = Number.MAX_SAFE_INTEGER, step, ahead, now, signal } = this.#steps;
+    if (now === undefined || ahead > 0 || this.#asked.length > 0 || this.#ended || this.#next >= end || signal?.aborted) return undefined;
+    this.#drop();
+    this.#begin();
+    const window = now(this.#next, Math.min(step, end - this.#next));
+    if (window === undefined) return undefined;
+    if (window.length === 0) {
+      window.release();
+      return undefined;
+    }
+    this.#current = window;
+    this.#next = window.offset + window.length;
+    return window;
+  }
+
+  #begin(): void {
+    if (this.#began) return;
+    this.#began = true;
+    this.#steps.began?.();
   }
 
   async #step(): Promise<IteratorResult<Window>> {
@@ -61,6 +105,7 @@ export class WindowIterator implements AsyncIterableIterator<Window>, AsyncDispo
       this.#end();
       throw abortError(signal);
     }
+    this.#begin();
     // What comes behind the first is asked for before it is waited for.
     this.#askAhead();
     const first = this.#asked[0];
@@ -135,6 +180,7 @@ export class WindowIterator implements AsyncIterableIterator<Window>, AsyncDispo
   #end(): void {
     if (this.#ended) return;
     this.#ended = true;
+    if (this.#began) this.#steps.ended?.();
     this.#steps.signal?.removeEventListener('abort', this.#onAbort);
     this.#drop();
     this.#giveUp(undefined);

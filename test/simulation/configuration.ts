@@ -17,7 +17,11 @@ export interface Configuration {
   mergeLimit: number;
   gapLimit: number;
   maxTransferSize: number;
+  /** Read-ahead: first piece and most, in bytes; 0 for none. */
+  aheadInitial: number;
   aheadBytes: number;
+  /** How likely a request goes on where one before it ended, so that there is somebody to read ahead for. */
+  walks: number;
   latency: { min: number; max: number };
   reorder: boolean;
   shortUnit: 'sector' | 'byte';
@@ -94,7 +98,8 @@ export function drawConfiguration(random: Random, seed: number): Configuration {
     mergeLimit: pick(random, [BLOCK_BYTES, 2 * BLOCK_BYTES, 8 * BLOCK_BYTES, 1024 * 1024]),
     gapLimit: pick(random, [0, BLOCK_BYTES, 4 * BLOCK_BYTES, 16 * BLOCK_BYTES]),
     maxTransferSize: pick(random, [BLOCK_BYTES, 3 * BLOCK_BYTES, 16 * BLOCK_BYTES, 1024 * 1024]),
-    aheadBytes: pick(random, [0, 2 * BLOCK_BYTES, 8 * BLOCK_BYTES]),
+    aheadInitial: pick(random, [0, BLOCK_BYTES, 2 * BLOCK_BYTES]),
+    aheadBytes: pick(random, [0, 2 * BLOCK_BYTES, 8 * BLOCK_BYTES, 64 * BLOCK_BYTES]),
     latency: pick(random, [
       { min: 20, max: 200 },
       { min: 0, max: 0 },
@@ -117,5 +122,6 @@ export function drawConfiguration(random: Random, seed: number): Configuration {
     unplugAnswer: pick(accidents, ['ENODEV', 'EIO', 'end-of-file'] as const),
     cuts: kind === 'file' && accidents.chance(0.25) ? accidents.between(1, 4) : 0,
     notice: pick(accidents, ['event', 'event', 'error', 'late'] as const),
+    walks: pick(random, [0, 0.3, 0.7]),
   };
 }

@@ -178,7 +178,17 @@ export class FileHistory {
     const from = change.kind === 'truncate' || change.kind === 'cut' ? change.size : change.from;
     // What lies behind the end does not exist before and is zeros after: a truncation changes everything from its size on.
     const to = change.kind === 'truncate' || change.kind === 'cut' ? this.capacity : Math.min(this.capacity, endOf(change));
-    const accepted: Accepted = { change, acceptedAt: ++this.clock, endedAt: Infinity, stampedAt: this.clock, from, to, state: 'pending', unmarked, escaped: false };
+    const accepted: Accepted = {
+      change,
+      acceptedAt: ++this.clock,
+      endedAt: Infinity,
+      stampedAt: this.clock,
+      from,
+      to,
+      state: 'pending',
+      unmarked,
+      escaped: false,
+    };
     for (const earlier of this.#pending) if (earlier.unmarked && !earlier.escaped && this.#sharesSectors(earlier, accepted)) this.#escape(earlier);
     this.#pending.push(accepted);
     this.#now.apply(accepted);

@@ -125,6 +125,8 @@ export class Life {
   /** The file noticed that. */
   noticed: Noticed | undefined;
   engineClosed = false;
+  /** Where the readers in order have come to. */
+  readonly #walkers = [0, 0, 0];
   readonly #world: World;
   readonly #running = new Set<Running>();
   readonly #truncations: Accepted[] = [];
@@ -175,7 +177,7 @@ export class Life {
       access: configuration.access,
       cacheSize: configuration.frames * BLOCK_BYTES,
       coalesce: { mergeLimit: configuration.mergeLimit, gapLimit: configuration.gapLimit },
-      readAhead: { max: configuration.aheadBytes },
+      readAhead: configuration.aheadBytes === 0 ? false : { initial: configuration.aheadInitial, max: configuration.aheadBytes },
       slots: configuration.slots,
       slotBlocks: configuration.slotBlocks,
       maxTransferSize: configuration.maxTransferSize,
@@ -323,10 +325,24 @@ export class Life {
     }
   }
 
+  /** The next range of one of a few readers that go through the file in order, forward or backward. */
+  #walk(most: number, size: number): { offset: number; length: number } {
+    const random = this.#world.random;
+    const walker = random.below(this.#walkers.length);
+    const length = random.chance(0.7) ? Math.min(most, 2 * BLOCK_BYTES) : random.between(1, Math.max(1, most));
+    const backward = walker === 2;
+    let at = this.#walkers[walker];
+    if (backward ? at <= 0 : at >= size) at = backward ? size : 0;
+    const offset = backward ? Math.max(0, at - length) : at;
+    this.#walkers[walker] = backward ? offset : offset + length;
+    return { offset, length: backward ? at - offset : length };
+  }
+
   /** A range near what others ask for: collisions are what is looked for. */
   #range(most = this.#world.configuration.requestMax): { offset: number; length: number } {
     const random = this.#world.random;
     const size = Math.max(1, this.file.size);
+    if (random.chance(this.#world.configuration.walks)) return this.#walk(most, size);
     let offset = random.chance(0.4) ? random.below(Math.min(size, 8 * BLOCK_BYTES)) : random.below(size + (random.chance(0.1) ? 3000 : 0));
     if (random.chance(0.35)) offset -= offset % BLOCK_BYTES;
     else if (random.chance(0.4)) offset -= offset % SECTOR_BYTES;
@@ -645,7 +661,8 @@ export class Life {
         throw new Error(`a window over [${offset}, ${offset + length}) is valid after the file was cut to ${(change as { size: number }).size}`);
     }
     for (const { accepted, end } of this.#cuts) {
-      if (accepted.acceptedAt > had && end < offset + length) throw new Error(`a window over [${offset}, ${offset + length}) is valid after others cut the file to ${end}`);
+      if (accepted.acceptedAt > had && end < offset + length)
+        throw new Error(`a window over [${offset}, ${offset + length}) is valid after others cut the file to ${end}`);
     }
     if (this.noticed !== undefined) throw new Error('a window is valid although the file is lost');
     if (this.history.isUnsettled(offset, offset + length)) return;
@@ -781,8 +798,7 @@ export class Life {
         this.#several--;
         for (const { observation } of asked) observation.close();
         if (error instanceof Thrown && threw) return;
-        if (withErrors && error.name !== 'AbortError')
-          this.#expectError(error, { signal, codes: this.closing === undefined ? [] : ['ERR_SECTORWISE_CLOSED'] });
+        if (withErrors && error.name !== 'AbortError') this.#expectError(error, { signal, codes: this.closing === undefined ? [] : ['ERR_SECTORWISE_CLOSED'] });
         else this.#expectError(error, { signal, blocks: this.#world.configuration.frames });
       },
     );
@@ -849,7 +865,7 @@ export class Life {
 
   /** Time goes by for the cache: memory that nobody holds and that was not used for five looks goes back to the system. */
   #idle(): void {
-    for (let looks = this.#random.below(8); looks >= 0; looks--) this.#parts.frames.lookForIdle();
+    for (let looks = this.#world.random.below(8); looks >= 0; looks--) this.parts.frames.lookForIdle();
   }
 
   #evict(): void {
@@ -912,8 +928,7 @@ export class Life {
   #confirmSize(): void {
     if (!this.history.settled || this.history.leastSize === this.history.size || this.#endLost || this.gone !== undefined) return;
     // With everything ended, the file knows.
-    if (!this.history.confirmSize(this.file.size))
-      throw new Error(`size is ${this.file.size}, and must be ${this.history.leastSize} to ${this.history.size}`);
+    if (!this.history.confirmSize(this.file.size)) throw new Error(`size is ${this.file.size}, and must be ${this.history.leastSize} to ${this.history.size}`);
   }
 
   #write(): void {
@@ -1406,7 +1421,8 @@ export class Life {
     if (this.#removed || this.#everFailed || this.#truncations.length > 0) return;
     const unit = this.#world.configuration.sectorSize;
     for (let at = 0; at < capacity; at += unit) {
-      if (covered[at] === 1 && unsure[at] === 0 && this.history.changedAt(at) <= taken.flushedAt) throw new Error(`${at} is named as lost, but a flush has made it durable`);
+      if (covered[at] === 1 && unsure[at] === 0 && this.history.changedAt(at) <= taken.flushedAt)
+        throw new Error(`${at} is named as lost, but a flush has made it durable`);
     }
   }
 
