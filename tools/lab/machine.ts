@@ -24,8 +24,8 @@ export interface Disk {
   image: string;
   /** Properties of the device, such as `logical_block_size=4096`. */
   properties?: string;
-  /** Operations a second, so that requests pile up. */
-  throttle?: number;
+  /** Can be slowed down while it runs, so that requests pile up. */
+  throttled?: boolean;
   /** A driver of QEMU between the device and its image. */
   filter?: { driver: string } & Record<string, unknown>;
 }
@@ -59,8 +59,8 @@ export function qemuArguments(files: MachineFiles, disks: readonly Disk[], accel
     const { id } = disk;
     let node: Record<string, unknown> = { driver: 'raw', file: { driver: 'file', filename: disk.image } };
     if (disk.filter !== undefined) node = { ...disk.filter, [disk.filter.driver === 'blkdebug' ? 'image' : 'file']: node };
-    if (disk.throttle !== undefined) {
-      args.push('-object', `throttle-group,id=throttle-${id},x-iops-total=${disk.throttle}`);
+    if (disk.throttled) {
+      args.push('-object', `throttle-group,id=throttle-${id}`);
       node = { driver: 'throttle', 'throttle-group': `throttle-${id}`, file: node };
     }
     args.push('-blockdev', JSON.stringify({ ...node, 'node-name': `node-${id}` }));
@@ -204,6 +204,12 @@ export class Machine {
     const [driver, ...pairs] = nvmeDevice(disk).split(',');
     await this.qmp('device_add', { driver, ...Object.fromEntries(pairs.map((pair) => pair.split('='))) });
     return 'plugged';
+  }
+
+  /** Sets how many operations a second a device does; 0 is as many as it can. */
+  async throttle(device: string, iops: number): Promise<string> {
+    await this.qmp('qom-set', { path: `/objects/throttle-${device}`, property: 'limits', value: { 'iops-total': iops } });
+    return `${iops} a second`;
   }
 
   /** Lines of the kernel's messages. */

@@ -9,7 +9,11 @@
  */
 
 /** What only the host can do to the machine; it names a device of the machine by its id. */
-export type HostRequest = { what: 'unplug' | 'plug'; device: string } | { what: 'flushed'; target: string; record: number };
+export type HostRequest =
+  | { what: 'unplug' | 'plug'; device: string }
+  /** Operations a second that the device does; 0 is as many as it can. */
+  | { what: 'throttle'; device: string; iops: number }
+  | { what: 'flushed'; target: string; record: number };
 
 export type ToHost =
   | { say: 'ready'; kernel: string; node: string; uptime: number }

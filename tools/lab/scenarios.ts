@@ -92,16 +92,13 @@ function removalImage(folder: string, id: string): string {
   return path;
 }
 
-/** So slow that reads pile up in the device: what is pulled is always busy. */
-const PULLED_IOPS = 400;
-
 export const machines: readonly MachinePlan[] = [
   {
     name: 'removal',
     options: '',
     disks: (folder) => [
-      ...['nvme-remove', 'nvme-pull', 'nvme-eject'].map((id): Disk => ({ id, kind: 'nvme', image: removalImage(folder, id), throttle: PULLED_IOPS })),
-      { id: 'sata-delete', kind: 'sata', image: removalImage(folder, 'sata-delete'), throttle: PULLED_IOPS },
+      ...['nvme-remove', 'nvme-pull', 'nvme-eject'].map((id): Disk => ({ id, kind: 'nvme', image: removalImage(folder, id), throttled: true })),
+      { id: 'sata-delete', kind: 'sata', image: removalImage(folder, 'sata-delete'), throttled: true },
     ],
   },
   {

@@ -114,6 +114,7 @@ export class Session {
   async #do(machine: Machine, request: HostRequest): Promise<string> {
     if (request.what === 'unplug') return machine.unplug(request.device, UNPLUG_MS);
     if (request.what === 'plug') return machine.plug(request.device);
+    if (request.what === 'throttle') return machine.throttle(request.device, request.iops);
     throw new Error(`nobody waits for '${request.what}' here`);
   }
 }

@@ -33,12 +33,19 @@ export interface LoggedWrite {
   fua: boolean;
 }
 
-/** Operations of a log, in the order in which they ended. The super block's count is behind after a power cut, so the entries themselves say where the log ends. */
+/** So much behind the last entry is looked at for entries that came after a hole. */
+const HOLE_BYTES = 8 << 20;
+
+/**
+ * Operations of a log, in the order in which they ended. The super block's count is behind after a power cut, so the entries themselves say where the log ends. An operation that was being logged when QEMU was killed can
+ * leave a hole; then what follows cannot be found, and the log is refused.
+ */
 export function readLog(read: (target: Buffer, position: number) => number): LoggedWrite[] {
   const sector = Buffer.alloc(LOG_SECTOR_BYTES);
   if (read(sector, 0) < LOG_SECTOR_BYTES || sector.readBigUInt64LE(0) !== MAGIC) throw new Error('no log of a disk: the super block is missing');
   const operations: LoggedWrite[] = [];
-  for (let place = LOG_SECTOR_BYTES; read(sector, place) === LOG_SECTOR_BYTES; ) {
+  let place = LOG_SECTOR_BYTES;
+  while (read(sector, place) === LOG_SECTOR_BYTES) {
     const start = Number(sector.readBigUInt64LE(0));
     const sectors = Number(sector.readBigUInt64LE(8));
     const flags = Number(sector.readBigUInt64LE(16));
@@ -57,6 +64,8 @@ export function readLog(read: (target: Buffer, position: number) => number): Log
     if (hasData) place += sectors * LOG_SECTOR_BYTES;
     place += Math.ceil(inline / LOG_SECTOR_BYTES) * LOG_SECTOR_BYTES;
   }
+  const behind = Buffer.alloc(HOLE_BYTES);
+  if (behind.subarray(0, read(behind, place)).some((byte) => byte !== 0)) throw new Error('the log of the disk has a hole');
   return operations;
 }
 

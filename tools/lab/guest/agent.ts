@@ -9,6 +9,7 @@ import { release } from 'node:os';
 import { join } from 'node:path';
 import { lineReader, type Settings, type ToGuest, type ToHost } from '../messages.js';
 import { answered, connect } from './guest.js';
+import { runScenario } from './scenarios.js';
 
 /** How long a process may live on after its scenario said that it is done. */
 const LINGER_MS = 10_000;
@@ -56,11 +57,12 @@ function run(scenario: string, settings: Settings): void {
 /** Without a second start of node, which takes seconds under emulation. A crash takes the agent along, and with it the machine. */
 async function runInside(scenario: string, settings: Settings): Promise<void> {
   connect(async (message) => say(message));
-  const { guestScenarios } = await import('./scenarios.js');
-  await guestScenarios[scenario](settings).then(
-    () => say({ say: 'ended' }),
-    (error: Error) => say({ say: 'ended', how: error.stack ?? error.message }),
-  );
+  try {
+    await runScenario(scenario, settings);
+    say({ say: 'ended' });
+  } catch (error) {
+    say({ say: 'ended', how: (error as Error).stack ?? String(error) });
+  }
 }
 
 createReadStream('', { fd: port, autoClose: false }).on(

@@ -21,6 +21,8 @@ const WINDOWS = 1000;
 const RAW_WINDOWS = 100;
 /** The drivers' own time limits are 3 seconds, and a controller is given up after a few of them; under emulation everything takes longer. */
 const GONE_MS = 60_000;
+/** Operations a second once all is set up: 64 reads then take longer than a turn of an emulated event loop, so that what is pulled is busy. */
+const BUSY_IOPS = 50;
 /** For all files together, from when the reads have ended: the library looks at its files every so often. */
 const TOLD_MS = 20_000;
 const unplugged = 'ERR_SECTORWISE_UNPLUGGED';
@@ -175,6 +177,7 @@ export async function removal(settings: Settings): Promise<void> {
   await takeWindows(file, WINDOWS, fileSystem.seed);
   for (const watched of direct) await takeWindows(watched, 8, raw.seed);
 
+  await ask({ what: 'throttle', device: serial, iops: BUSY_IOPS });
   let goneAt: number | undefined;
   const reads: Read[] = [];
   const lanes: Array<Promise<void>> = [];
@@ -210,11 +213,14 @@ export async function removal(settings: Settings): Promise<void> {
     const ends = own.flatMap((read) => read.ends);
     const seen = `${tally(ends)}${hanging > 0 ? `; ${hanging} still pending after ${GONE_MS / 1000} s` : ''}`;
     const good = ends.filter((end) => end === 'right bytes').length;
-    // Removed in order, the kernel waits for what the device is doing, and those reads are good; so are those that had just ended when the power went.
-    const fine =
-      ends.filter((end) => end === unplugged).length === READS_IN_FLIGHT && ends.length === READS_IN_FLIGHT + good && (way.orderly || good < READS_IN_FLIGHT);
+    // Removed in order, the kernel waits for what the device is doing, and those reads are good; so are those that had just ended when the power went. The next one of that lane is not.
+    const fine = ends.filter((end) => end === unplugged).length === READS_IN_FLIGHT && ends.length === READS_IN_FLIGHT + good;
     check(ended && hanging === 0 && fine, `${title}: ${READS_IN_FLIGHT} reads in flight, each lane ended as ${unplugged} (${seen})`, seen);
   }
+
+  const cutOff = pending - reads.filter(({ ends }) => ends.includes('right bytes')).length;
+  if (!way.orderly)
+    check(cutOff > 0, `${cutOff} of the ${pending} reads in flight were cut off in the middle`, 'none was: the disk was faster than the removal');
 
   const toldBy = performance.now() + TOLD_MS;
   for (const watched of all) {
@@ -275,6 +281,7 @@ export async function removal(settings: Settings): Promise<void> {
     note(`unmounting once everything is closed: ${again}`);
   }
 
+  await ask({ what: 'throttle', device: serial, iops: 0 });
   await way.back();
   const anew = await disk(serial, 60_000);
   const [firstAnew, secondAnew] = await partitions(anew);

@@ -1,19 +1,21 @@
 /**
- * What the guest can run, by the name that the host gives.
+ * What the guest can run, by the name that the host gives. Each is loaded when it is run: under emulation every module counts.
  */
 import type { Settings } from '../messages.js';
-import { badSectors } from './bad-sectors.js';
-import { powerCut } from './power-cut.js';
-import { removal } from './removal.js';
-import { sectorSizes } from './sector-sizes.js';
-import { dmFlakey, nullBlk, scsiDebug } from './zoo.js';
 
-export const guestScenarios: Readonly<Record<string, (settings: Settings) => Promise<void>>> = {
-  removal,
-  sectorSizes,
-  badSectors,
-  powerCut,
-  scsiDebug,
-  dmFlakey,
-  nullBlk,
+type Run = (settings: Settings) => Promise<void>;
+
+const scenarios: Readonly<Record<string, () => Promise<Run>>> = {
+  removal: async () => (await import('./removal.js')).removal,
+  sectorSizes: async () => (await import('./sector-sizes.js')).sectorSizes,
+  badSectors: async () => (await import('./bad-sectors.js')).badSectors,
+  scsiDebug: async () => (await import('./zoo.js')).scsiDebug,
+  dmFlakey: async () => (await import('./zoo.js')).dmFlakey,
+  nullBlk: async () => (await import('./zoo.js')).nullBlk,
+  powerCut: async () => (await import('./power-cut.js')).powerCut,
 };
+
+export async function runScenario(name: string, settings: Settings): Promise<void> {
+  const run = await scenarios[name]();
+  await run(settings);
+}
