@@ -359,7 +359,8 @@ export class RequestManager implements CompletionConsumer {
   progress(): void {
     // What it leaves to be sent or handed over, a turn does once the thread is free.
     this.schedule();
-    if (this.#suspects.length > 0) {
+    const judged = this.#suspects.length > 0;
+    if (judged) {
       this.#source.look();
       this.#judge(this.#suspects.length);
     }
@@ -369,7 +370,8 @@ export class RequestManager implements CompletionConsumer {
     this.#patient = false;
     this.#ring.engine.collect();
     const seen = this.#ring.drain(this, Number.MAX_SAFE_INTEGER);
-    const moved = seen > 0 || this.#settledCount > 0;
+    // What was judged may have been all that the call waited for.
+    const moved = judged || seen > 0 || this.#settledCount > 0;
     this.#settle();
     if (moved || this.#suspects.length > 0) return;
     if (this.#ring.inFlight === 0) {
@@ -851,8 +853,13 @@ export class RequestManager implements CompletionConsumer {
     };
     if (!this.#source.suspect(result, known)) return false;
     // It may have been found out within that call.
-    if (this.#lost !== undefined) this.#finish(operation, ENODEV);
-    else this.#suspects.push(suspect);
+    if (this.#lost !== undefined) {
+      this.#finish(operation, ENODEV);
+      return true;
+    }
+    // Its completion came: another one with the same handle says nothing.
+    this.operations.renew(operation);
+    this.#suspects.push(suspect);
     return true;
   }
 

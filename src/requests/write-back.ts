@@ -120,6 +120,13 @@ export class WriteBack {
     if (this.#held.delete(block)) this.#frames.unpin(block);
   }
 
+  /** What was written of the block since the last sync, in these sectors, is written once more. */
+  again(block: number, mask: number): void {
+    const frame = this.#frames.find(block);
+    const written = (this.#unsynced.get(block) ?? 0) & mask;
+    if (frame >= 0 && (this.#frames.valid[frame] & written) === written && written !== 0) this.mark(block, frame, written);
+  }
+
   /** What was written of the block, in these sectors, is not on the device any more: no sync has to make it durable. */
   unwritten(block: number, mask: number): void {
     const left = (this.#unsynced.get(block) ?? 0) & ~mask;

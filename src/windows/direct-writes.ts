@@ -107,7 +107,13 @@ export class DirectWrites {
    */
   shrunk(sizeNow: () => number, cut: (end: number) => void, done: () => void): void {
     const ground = this.#ground;
-    const writing = this.#back.running;
+    const frames = this.#frames;
+    const flying: number[] = [];
+    if (this.#back.running) {
+      frames.forEachIn(0, Number.POSITIVE_INFINITY, (frame) => {
+        if (frames.isWriting(frame)) flying.push(frames.blockOf[frame]);
+      });
+    }
     this.#beginAlone(done, (finished) => {
       const size = sizeNow();
       if (size >= ground.committed || this.#lost) {
@@ -116,6 +122,8 @@ export class DirectWrites {
       }
       const before = ground.logical;
       const device = this.#kind === 'block-device';
+      // What was on its way during the cut landed before it or after: it is sent once more.
+      if (!device) for (const block of flying) this.#back.again(block, this.#units(Math.min(BLOCK_BYTES, Math.max(0, size - block * BLOCK_BYTES)), BLOCK_BYTES));
       const end = Math.max(Math.min(size, before), device ? 0 : Math.min(before, this.#back.dirtyEnd));
       ground.committed = size;
       if (end < before) {
@@ -126,8 +134,8 @@ export class DirectWrites {
         this.#onInvalidate(end, before - end);
       }
       cut(end);
-      // What was on its way during the cut may have landed after it, with its padding.
-      if (writing && ground.logical > before && ground.logical - before < this.#unitSectors * SECTOR_BYTES) ground.logical = before;
+      // The padding of what landed after it is nobody's growth.
+      if (flying.length > 0 && ground.logical > before && ground.logical - before < this.#unitSectors * SECTOR_BYTES) ground.logical = before;
       // Frames change once no operation is on them; the last block may be about to get the bytes behind the end.
       this.#manager.exclude(Math.floor(size / BLOCK_BYTES) * BLOCK_SECTORS, LAST_SECTOR, () => {
         this.#manager.readmit();
@@ -138,20 +146,23 @@ export class DirectWrites {
     });
   }
 
-  /** What the device no longer has from `from` on, and is not about to get, reads as zeros where somebody holds it, and is asked for again by whoever comes. */
+  /**
+   * What the device no longer has from `from` on, and is not about to get, reads as zeros. Nobody may see a read come in under a window that is still good: what is held is zeros from here on, the
+   * rest is asked for again by whoever comes.
+   */
   #forgetClean(from: number): void {
     const frames = this.#frames;
-    const first = Math.floor(from / BLOCK_BYTES);
-    frames.forEachIn(first, Number.POSITIVE_INFINITY, (frame) => {
+    frames.forEachIn(Math.floor(from / BLOCK_BYTES), Number.POSITIVE_INFINITY, (frame) => {
       const start = frames.blockOf[frame] * BLOCK_BYTES;
-      const clean = this.#units(Math.max(0, from - start), BLOCK_BYTES) & ~frames.dirty[frame];
       const bytes = frames.bytesOf(frame);
+      let behind = 0;
       for (let sector = 0; sector < BLOCK_SECTORS; sector++) {
-        if (clean & (1 << sector)) bytes.fill(0, Math.max(from - start, sector * SECTOR_BYTES), (sector + 1) * SECTOR_BYTES);
+        const at = sector * SECTOR_BYTES;
+        if (start + at >= from) behind |= 1 << sector;
+        if (start + at + SECTOR_BYTES > from && (frames.dirty[frame] & (1 << sector)) === 0) bytes.fill(0, Math.max(from - start, at), at + SECTOR_BYTES);
       }
-      frames.valid[frame] &= ~clean;
-      const behind = Math.max(0, Math.ceil((from - start) / SECTOR_BYTES));
-      this.#back.unwritten(frames.blockOf[frame], ALL_SECTORS & ~((1 << behind) - 1));
+      this.#back.unwritten(frames.blockOf[frame], behind);
+      if (frames.pins[frame] === 0) frames.valid[frame] &= frames.dirty[frame] | ~behind;
     });
   }
 

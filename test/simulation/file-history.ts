@@ -23,10 +23,10 @@ export type Change =
   /** Given up after a failed flush: as `forget`, and where the file ended in it, it may end before it. */
   | { kind: 'lose'; from: number; length: number }
   /**
-   * Somebody else made the file end at `size`, and it is not known whether the library has seen that. Until it has, what lies behind may be as it was, zeros, or not there; then (`taken`) what was not
-   * changed since the last flush is zeros, or not there.
+   * Somebody else made the file end at `size`, and it is not known whether the library has seen that. Until it has, what lies behind may be as it was, zeros, or not there; then (`taken`) what lies
+   * behind the end that it saw, and was not changed since the last flush, is zeros, or not there. It sees a later end where it wrote behind the cut before it looked.
    */
-  | { kind: 'cut'; size: number; taken: boolean; flushedAt: number; most: number };
+  | { kind: 'cut'; size: number; taken: boolean; seen: number; flushedAt: number; most: number };
 
 /** A change that was accepted. */
 export interface Accepted {
@@ -58,6 +58,8 @@ class FileState {
   /** For each sector, when what changed it last was accepted. */
   readonly changedAt: Float64Array;
   readonly unit: number;
+  /** When the library saw the last cut by others. */
+  cutUntil = 0;
   least = 0;
   most = 0;
 
@@ -72,11 +74,12 @@ class FileState {
     this.bytes.set(other.bytes);
     this.unknown.set(other.unknown);
     this.changedAt.set(other.changedAt);
+    this.cutUntil = other.cutUntil;
     this.least = other.least;
     this.most = other.most;
   }
 
-  apply({ change, from, to, state, stampedAt }: Accepted): void {
+  apply({ change, from, to, state, acceptedAt, endedAt, stampedAt }: Accepted): void {
     if (change.kind !== 'cut' && change.kind !== 'truncate') {
       for (let sector = Math.floor(from / this.unit); sector * this.unit < to; sector++) this.changedAt[sector] = stampedAt;
     }
@@ -91,6 +94,8 @@ class FileState {
         this.bytes.set(change.bytes, from);
         this.unknown.fill(0, from, to);
         this.#grow(to);
+        // Written before the library saw the cut: it goes to the device by whole sectors, and the file ends behind the last.
+        if (acceptedAt < this.cutUntil) this.most = Math.max(this.most, Math.ceil(to / this.unit) * this.unit);
         break;
       case 'truncate':
         this.bytes.fill(0, change.size);
@@ -110,7 +115,7 @@ class FileState {
         for (let at = from; at < this.most; ) {
           const sector = Math.floor(at / unit);
           const end = Math.min(this.most, (sector + 1) * unit);
-          if (change.taken && this.changedAt[sector] <= change.flushedAt) {
+          if (change.taken && at >= change.seen && this.changedAt[sector] <= change.flushedAt) {
             this.bytes.fill(0, at, end);
             this.unknown.fill(0, at, end);
           } else {
@@ -118,6 +123,7 @@ class FileState {
           }
           at = end;
         }
+        this.cutUntil = Math.max(this.cutUntil, endedAt);
         this.least = Math.min(this.least, change.size);
         if (change.taken) this.most = Math.max(change.size, Math.min(this.most, change.most));
         this.bytes.fill(0, this.most);
@@ -231,12 +237,15 @@ export class FileHistory {
     for (let sector = 0; sector < changedAt.length; sector++) if (changedAt[sector] > this.flushedAt) most = Math.max(most, (sector + 1) * this.#unit);
     // With changes of the library's own on their way, where the file ends depends on which came first.
     if (this.#pending.some(({ state }) => state === 'pending')) most = this.capacity;
-    return this.accept({ kind: 'cut', size, taken: false, flushedAt: this.flushedAt, most });
+    return this.accept({ kind: 'cut', size, taken: false, seen: size, flushedAt: this.flushedAt, most });
   }
 
-  /** The library saw it. */
-  taken(accepted: Accepted): void {
-    (accepted.change as { taken: boolean }).taken = true;
+  /** The library saw it, as an end at `seen`. */
+  taken(accepted: Accepted, seen: number): void {
+    const change = accepted.change as { taken: boolean; seen: number; size: number; most: number };
+    change.taken = true;
+    change.seen = Math.max(seen, change.size);
+    change.most = Math.max(change.most, seen);
     accepted.state = 'ended';
     accepted.endedAt = ++this.clock;
     this.#rewrite(accepted, 'withdrawn');
