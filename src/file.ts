@@ -293,7 +293,7 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
   readonly #watch: GroundWatch;
   /** Why all of it is gone, once `lose` has seen to it. */
   #lost = CAUSE_NONE;
-  /** The mutation that is to look at the end of the file, which somebody else moved, until it does; `from` is the least that it was. */
+  /** The mutation that is to look at the end of the file, which somebody else moved, until it does; reads from `from` on wait for it. */
   #shrinking: { from: number } | undefined;
 
   constructor(parts: FileParts) {
@@ -952,7 +952,10 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
    * what of them is still to be written makes the file longer again.
    */
   noticeSize(size: number): void {
-    if (size >= this.#ground.committed || this.#isGone()) return;
+    const ground = this.#ground;
+    if (size >= ground.seen || this.#isGone()) return;
+    // Of several cuts the nearest counts: what it left may have grown again since, and is not what it was.
+    if (!ground.sizing) ground.fallen = Math.min(ground.fallen, size);
     const noticed = this.#shrinking;
     if (noticed !== undefined) {
       noticed.from = Math.min(noticed.from, size);
@@ -966,9 +969,11 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
         try {
           this.#access.shrunk(
             () => {
-              // A cut that is noticed from here on is another one. Of several, what the first of them left may have grown again since: it is not what it was.
+              // A cut that is noticed from here on is another one.
               this.#shrinking = undefined;
-              return Math.min(shrinking.from, this.#parts.sizeNow());
+              const least = Math.min(ground.fallen, this.#parts.sizeNow());
+              ground.fallen = Number.POSITIVE_INFINITY;
+              return least;
             },
             (end) => this.#endsAt(end),
             done,
@@ -1088,11 +1093,12 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
   #look(): void {
     if (this.#isGone()) return;
     const size = this.#parts.sizeNow();
-    if (size < this.#ground.committed) this.noticeSize(size);
+    if (size < this.#ground.seen) this.noticeSize(size);
     this.#grown(size);
   }
 
   #grown(size: number): void {
+    this.#ground.reached(size);
     if (size <= this.#ground.committed) return;
     this.#ground.committed = size;
     if (size > this.#ground.logical) {

@@ -188,6 +188,8 @@ export class RequestManager implements CompletionConsumer {
   #pumping = false;
   /** A blocking call is moving things on. */
   #patient = false;
+  /** Operations that ended so far. */
+  #finished = 0;
   #closed = false;
   /** Set once the ground is gone: makes what each caller gets instead of its blocks. */
   #lost: ((caller: Caller) => Error) | undefined;
@@ -359,8 +361,8 @@ export class RequestManager implements CompletionConsumer {
   progress(): void {
     // What it leaves to be sent or handed over, a turn does once the thread is free.
     this.schedule();
-    const judged = this.#suspects.length > 0;
-    if (judged) {
+    const finished = this.#finished;
+    if (this.#suspects.length > 0) {
       this.#source.look();
       this.#judge(this.#suspects.length);
     }
@@ -370,8 +372,8 @@ export class RequestManager implements CompletionConsumer {
     this.#patient = false;
     this.#ring.engine.collect();
     const seen = this.#ring.drain(this, Number.MAX_SAFE_INTEGER);
-    // What was judged may have been all that the call waited for.
-    const moved = judged || seen > 0 || this.#settledCount > 0;
+    // What ended without having been sent, or by a judgement, may have been all that the call waited for.
+    const moved = seen > 0 || this.#settledCount > 0 || this.#finished !== finished;
     this.#settle();
     if (moved || this.#suspects.length > 0) return;
     if (this.#ring.inFlight === 0) {
@@ -962,6 +964,7 @@ export class RequestManager implements CompletionConsumer {
 
   /** The operation is over: its memory is free of the device, and everybody who waited on it is told. */
   #finish(operation: number, result: number): void {
+    this.#finished++;
     const { operations } = this;
     const kind = operations.kind[operation];
     const owner = this.#owners[operation];

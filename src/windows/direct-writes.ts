@@ -51,6 +51,8 @@ export class DirectWrites {
       return undefined;
     },
   };
+  /** Bytes were given up that may have been to make the file longer. */
+  #sizeUnsure = false;
   /** A flush, a cut or a hole is under way: no write-back may begin beside it. */
   #alone = false;
   /** The device is gone: how operations end says nothing any more. */
@@ -71,8 +73,10 @@ export class DirectWrites {
       // Padding behind the logical end is on the device until the flush cuts it off, and is not growth by somebody else.
       if (end > this.#ground.committed) this.#ground.committed = end;
     };
-    this.#back.onWritten = () => {
+    this.#ground.certain = this.#ground.committed;
+    this.#back.onWritten = (end) => {
       this.#unsynced = true;
+      this.#ground.reached(end);
     };
   }
 
@@ -116,7 +120,7 @@ export class DirectWrites {
     }
     this.#beginAlone(done, (finished) => {
       const size = sizeNow();
-      if (size >= ground.committed || this.#lost) {
+      if (size >= ground.seen || this.#lost) {
         finished();
         return;
       }
@@ -125,7 +129,7 @@ export class DirectWrites {
       // What was on its way during the cut landed before it or after: it is sent once more.
       if (!device) for (const block of flying) this.#back.again(block, this.#units(Math.min(BLOCK_BYTES, Math.max(0, size - block * BLOCK_BYTES)), BLOCK_BYTES));
       const end = Math.max(Math.min(size, before), device ? 0 : Math.min(before, this.#back.dirtyEnd));
-      ground.committed = size;
+      ground.sized(size);
       if (end < before) {
         if (device) this.#back.loseBehind(size, causeError(CAUSE_TRUNCATE, { path: ground.path }));
         // At once: windows beyond the end show bytes that the file has no more.
@@ -167,7 +171,13 @@ export class DirectWrites {
   }
 
   acknowledge(): Loss[] {
-    return this.#back.acknowledge();
+    const losses = this.#back.acknowledge();
+    // A write that failed may have been to make the file longer: the next flush says where it ends.
+    if (losses.length > 0 && !this.#lost) {
+      this.#sizeUnsure = true;
+      this.#unsynced = true;
+    }
+    return losses;
   }
 
   moved(first: number, count: number, frame: number): void {
@@ -406,23 +416,26 @@ export class DirectWrites {
       return;
     }
     const { logical, committed, path } = this.#ground;
-    if (this.#kind === 'block-device' || logical === committed) {
+    if (this.#kind === 'block-device' || (logical === committed && !this.#sizeUnsure)) {
       this.#sync(done);
       return;
     }
     // Not beside a read of the last block, which would see the padding or not.
-    this.#manager.exclude(Math.floor(Math.min(logical, committed) / BLOCK_BYTES) * BLOCK_SECTORS, LAST_SECTOR, () =>
+    this.#manager.exclude(Math.floor(Math.min(logical, committed) / BLOCK_BYTES) * BLOCK_SECTORS, LAST_SECTOR, () => {
+      this.#ground.sizing = true;
       control(this.#manager, { opcode: OP_TRUNCATE, position: logical, length: 0 }, (result) => {
+        this.#ground.sizing = false;
         this.#manager.readmit();
         if (result < 0 && !this.#lost) {
           this.#back.losses.push({ offset: 0, length: logical, error: systemError(result, 'ftruncate', { path }) });
           done(flushFailed(path, this.#back.losses));
           return;
         }
-        this.#ground.committed = logical;
+        this.#ground.sized(logical);
+        this.#sizeUnsure = false;
         this.#sync(done);
-      }),
-    );
+      });
+    });
   }
 
   #sync(done: (error?: Error) => void): void {
@@ -458,19 +471,24 @@ export class DirectWrites {
         this.#beginAlone(finished, (done) => {
           this.#unsynced = true;
           const finish = (result: number): void => {
+            ground.sizing = false;
             this.#manager.readmit();
             if (result < 0) {
               done(systemError(result, 'ftruncate', { path: ground.path, offset: size }));
               return;
             }
             const before = ground.logical;
-            ground.committed = size;
+            ground.sized(size);
             ground.logical = size;
+            this.#sizeUnsure = false;
             if (size < before) this.#cut(size, before);
             this.#back.reshaped(Math.min(size, before), Math.abs(size - before));
             done();
           };
-          const truncate = (): void => control(this.#manager, { opcode: OP_TRUNCATE, position: size, length: 0 }, finish);
+          const truncate = (): void => {
+            ground.sizing = true;
+            control(this.#manager, { opcode: OP_TRUNCATE, position: size, length: 0 }, finish);
+          };
           this.#manager.exclude(Math.floor(Math.min(size, ground.logical) / BLOCK_BYTES) * BLOCK_SECTORS, LAST_SECTOR, truncate);
         }),
       settle,
@@ -520,6 +538,7 @@ export class DirectWrites {
               return;
             }
             if (end > ground.committed) ground.committed = end;
+            ground.reached(end);
             if (end > ground.logical) ground.logical = end;
             this.#back.reshaped(offset, length);
             done();

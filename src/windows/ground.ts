@@ -15,6 +15,12 @@ export class Ground {
   readonly path: string;
   logical: number;
   committed: number;
+  /** Where the device had bytes up to for certain; undefined where `committed` says it. That counts writes as they are sent, and one that fails may have moved the end or not. */
+  certain: number | undefined;
+  /** The least size that was seen since somebody else cut the file and nobody looked into it. */
+  fallen = Number.POSITIVE_INFINITY;
+  /** A truncation of our own is under way: what the size is seen to be may be its doing. */
+  sizing = false;
   /** Grows by one each time that windows were invalidated. */
   generation = 0;
   /** Windows that have references. */
@@ -38,6 +44,24 @@ export class Ground {
     this.committed = size;
     this.#words = words;
     this.#word = word;
+  }
+
+  /** Fewer bytes than these, and somebody else cut the file. */
+  get seen(): number {
+    return this.certain ?? this.committed;
+  }
+
+  /** Something of ours, or a look at the file, says that the device has bytes up to `end`. */
+  reached(end: number): void {
+    if (this.certain !== undefined && end > this.certain) this.certain = end;
+  }
+
+  /** We set the size. */
+  sized(size: number): void {
+    this.committed = size;
+    if (this.certain !== undefined) this.certain = size;
+    // What was cut before is cut again by this.
+    if (size <= this.fallen) this.fallen = Number.POSITIVE_INFINITY;
   }
 
   /** Why the window's bytes are not the file's any more; 0 if they are. */

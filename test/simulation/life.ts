@@ -1398,11 +1398,17 @@ export class Life {
     const covered = new Uint8Array(capacity);
     for (const { offset, length } of named) covered.fill(1, offset, Math.min(capacity, offset + length));
     const unsure = new Uint8Array(capacity);
-    for (const { from, to } of taken.unsure) unsure.fill(1, from, to);
+    const doubt = ({ change, from, to }: Accepted): void => {
+      const { size } = durable;
+      unsure.fill(1, change.kind === 'truncate' ? Math.min(from, size) : from, to);
+      // What makes the file longer adds what lies before it too.
+      if (to > size) unsure.fill(1, size, to);
+    };
+    for (const accepted of taken.unsure) doubt(accepted);
     for (const accepted of taken.pending) {
       const { change, from, to } = accepted;
       if (this.#excused.has(accepted)) {
-        unsure.fill(1, from, to);
+        doubt(accepted);
         continue;
       }
       const behind = change.kind === 'truncate' ? from : to;
@@ -1420,7 +1426,7 @@ export class Life {
       if (inFile && state.unknown[at] === 0 && held[at] !== state.bytes[at])
         throw new Error(`byte ${at} was accepted as ${state.bytes[at]} and is not named as lost, and the medium has ${held[at]}`);
     }
-    if (this.#removed || this.#everFailed || this.#truncations.length > 0) return;
+    if (taken.code === '' || this.#removed || this.#everFailed || this.#truncations.length > 0) return;
     const unit = this.#world.configuration.sectorSize;
     for (let at = 0; at < capacity; at += unit) {
       if (covered[at] === 1 && unsure[at] === 0 && this.history.changedAt(at) <= taken.flushedAt)
