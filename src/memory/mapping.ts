@@ -70,11 +70,18 @@ export interface Damage {
 
 /** Why [place, place+length) of a segment's buffer is gone, by the words of its cells; 0 if it is not. A range that ends before the dead part of a cell is not concerned. */
 export function segmentCause(words: Int32Array, segment: Segment, place: number, length: number): number {
-  const last = (place + length - 1) >>> CELL_SHIFT;
-  for (let cell = place >>> CELL_SHIFT; cell <= last; cell++) {
-    const word = words[segment.firstCell + cell];
-    if (word === CAUSE_NONE) continue;
-    if (cell < last || ((place + length - 1) & (CELL_BYTES - 1)) >>> PAGE_SHIFT >= firstDeadPage(word)) return causeOf(word);
+  const last = segment.firstCell + ((place + length - 1) >>> CELL_SHIFT);
+  for (let cell = segment.firstCell + (place >>> CELL_SHIFT); cell <= last; cell++) {
+    if (words[cell] !== CAUSE_NONE) return deadCause(words, cell, last, place + length - 1);
+  }
+  return CAUSE_NONE;
+}
+
+/** Apart from the loop that finds nothing, which stays small enough to be inlined wherever a window is looked at. `end` is the range's last byte. */
+function deadCause(words: Int32Array, first: number, last: number, end: number): number {
+  for (let cell = first; cell <= last; cell++) {
+    const word = words[cell];
+    if (word !== CAUSE_NONE && (cell < last || (end & (CELL_BYTES - 1)) >>> PAGE_SHIFT >= firstDeadPage(word))) return causeOf(word);
   }
   return CAUSE_NONE;
 }

@@ -240,6 +240,10 @@ describe('SIGBUS of others', () => {
       let heard = 0;
       const listener = () => heard++;
       const results = [];
+      const hears = async () => {
+        for (const before = heard; heard === before; ) await sleep(5);
+        results.push(heard);
+      };
       const shrink = async (size) => {
         const window = await file.window(size, 4096);
         fs.truncateSync(path, size);
@@ -249,15 +253,13 @@ describe('SIGBUS of others', () => {
       process.on('SIGBUS', listener);
       await shrink(14 * MIB);
       process.kill(process.pid, 'SIGBUS');
-      await sleep(50);
-      results.push(heard);
+      await hears();
       process.on('SIGBUS', () => {});
       process.removeAllListeners('SIGBUS');
       await shrink(10 * MIB);
       process.once('SIGBUS', listener);
       process.kill(process.pid, 'SIGBUS');
-      await sleep(50);
-      results.push(heard);
+      await hears();
       await shrink(6 * MIB);
       console.log(results.join());
       process.kill(process.pid, 'SIGBUS');
