@@ -11,6 +11,8 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <node_api.h>
+#include <pthread.h>
+#include <signal.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -39,10 +41,62 @@ struct SlabHold {
 
 using Hold = std::shared_ptr<SlabHold>;
 
-void PutZeroPages(SlabMemory& memory) {
-  const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
-  mmap(memory.shared, memory.bytes, PROT_READ | PROT_WRITE, flags, -1, 0);
-  mmap(memory.priv, memory.bytes, PROT_READ | PROT_WRITE, flags, -1, 0);
+constexpr size_t kTable = size_t{2} << 20;
+
+// Address space that begins where a table of the page table does, so that whole tables can be moved, and huge pages used. MAP_FAILED where there is none.
+void* Reserve(size_t bytes) {
+  unsigned char* const found = static_cast<unsigned char*>(mmap(nullptr, bytes + kTable, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+  if (found == MAP_FAILED) return MAP_FAILED;
+  const size_t before = (kTable - reinterpret_cast<size_t>(found) % kTable) % kTable;
+  if (before > 0) munmap(found, before);
+  munmap(found + before + bytes, kTable - before);
+  return found + before;
+}
+
+// Zero pages under `start`. Answers with where its pages are now, for whoever has the time to give them back: unmapping takes some 100 ns for each page that is in the page table, moving
+// the page table itself next to nothing. nullptr where the kernel does not move it (before Linux 5.13 not a shared mapping): then they are gone already.
+void* PutZeroPages(unsigned char* start, size_t bytes) {
+  void* const place = Reserve(bytes);
+  // Not unmapped meanwhile: a hole could be filled by somebody else's mapping before ours.
+  void* moved = place == MAP_FAILED ? MAP_FAILED : mremap(start, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, place);
+  if (moved == MAP_FAILED && place != MAP_FAILED) munmap(place, bytes);
+  mmap(start, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+  return moved == MAP_FAILED ? nullptr : moved;
+}
+
+// Less than this is unmapped where it is dropped: a thread costs as much.
+constexpr size_t kUnmapElsewhere = size_t{16} << 20;
+
+void Unmap(void* shared, void* priv, size_t bytes) {
+  if (shared != nullptr) munmap(shared, bytes);
+  if (priv != nullptr) munmap(priv, bytes);
+}
+
+void* UnmapThread(void* argument) {
+  const std::unique_ptr<SlabRemains> remains(static_cast<SlabRemains*>(argument));
+  Unmap(remains->shared, remains->priv, remains->bytes);
+  return nullptr;
+}
+
+// The last of the memory: freed when nothing maps it. Not on the caller's time where there is much of it.
+void UnmapLater(const SlabRemains& remains) {
+  if (remains.bytes >= kUnmapElsewhere) {
+    // Signals are the program's own threads' to take.
+    sigset_t all;
+    sigset_t before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    pthread_t thread;
+    SlabRemains* const handed = new SlabRemains(remains);
+    const bool begun = pthread_create(&thread, nullptr, UnmapThread, handed) == 0;
+    pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    if (begun) {
+      pthread_detach(thread);
+      return;
+    }
+    delete handed;
+  }
+  Unmap(remains.shared, remains.priv, remains.bytes);
 }
 
 int MakeMemfd() {
@@ -52,6 +106,18 @@ int MakeMemfd() {
   return fd;
 }
 
+void* Map(size_t bytes, int flags, int fd) {
+  void* const place = Reserve(bytes);
+  if (place == MAP_FAILED) return MAP_FAILED;
+  void* const mapped = mmap(place, bytes, PROT_READ | PROT_WRITE, flags | MAP_FIXED, fd, 0);
+  if (mapped == MAP_FAILED) {
+    const int refused = errno;
+    munmap(place, bytes);
+    errno = refused;
+  }
+  return mapped;
+}
+
 // 0 or -errno; what was made until then is released by `memory`.
 int MapTwice(SlabMemory& memory, size_t bytes) {
   memory.fd = MakeMemfd();
@@ -59,9 +125,9 @@ int MapTwice(SlabMemory& memory, size_t bytes) {
   if (ftruncate(memory.fd, static_cast<off_t>(bytes)) != 0) return -errno;
   // Nobody who gets hold of the descriptor can take memory from under the engine.
   if (fcntl(memory.fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) != 0) return -errno;
-  void* const shared = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, memory.fd, 0);
+  void* const shared = Map(bytes, MAP_SHARED, memory.fd);
   if (shared == MAP_FAILED) return -errno;
-  void* const priv = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, memory.fd, 0);
+  void* const priv = Map(bytes, MAP_PRIVATE | MAP_NORESERVE, memory.fd);
   if (priv == MAP_FAILED) {
     const int refused = -errno;
     munmap(shared, bytes);
@@ -116,7 +182,7 @@ napi_value SlabRetire(napi_env env, napi_callback_info info) {
   napi_value self = nullptr;
   napi_get_cb_info(env, info, nullptr, nullptr, &self, nullptr);
   SlabHold* const slab = Unwrap(env, self);
-  if (slab != nullptr && slab->memory != nullptr) PutZeroPages(*slab->memory);
+  if (slab != nullptr && slab->memory != nullptr) slab->memory->Retire();
   return nullptr;
 }
 
@@ -182,8 +248,18 @@ napi_value CreateSlab(napi_env env, napi_callback_info info) {
 
 SlabMemory::~SlabMemory() {
   // Views may be left: they keep their addresses and read zeros from here on. The pages themselves are free once nothing maps them.
-  if (shared != nullptr) PutZeroPages(*this);
+  if (shared != nullptr) Retire();
   if (fd >= 0) close(fd);
+  UnmapLater(remains);
+}
+
+void SlabMemory::Retire() {
+  if (remains.bytes != 0) {
+    // Again, for what an operation stored there that had not begun the first time.
+    Unmap(PutZeroPages(shared, bytes), PutZeroPages(priv, bytes), bytes);
+    return;
+  }
+  remains = {PutZeroPages(shared, bytes), PutZeroPages(priv, bytes), bytes};
 }
 
 int SlabMemory::Punch(size_t offset, size_t length) {
