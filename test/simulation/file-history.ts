@@ -81,7 +81,7 @@ class FileState {
 
   apply({ change, from, to, state, acceptedAt, endedAt, stampedAt }: Accepted): void {
     if (change.kind !== 'cut' && change.kind !== 'truncate') {
-      for (let sector = Math.floor(from / this.unit); sector * this.unit < to; sector++) this.changedAt[sector] = stampedAt;
+      for (let sector = Math.floor(from / this.unit); sector * this.unit < to; sector++) this.changedAt[sector] = Math.max(this.changedAt[sector], stampedAt);
     }
     if (state === 'failed') {
       this.unknown.fill(1, from, to);

@@ -1196,7 +1196,7 @@ export class Life {
     if (code === 'ERR_SECTORWISE_CLOSED' && this.closing !== undefined) return;
     if (code !== 'ERR_SECTORWISE_FLUSH_FAILED') throw error;
     this.#flushFailed = true;
-    if (this.gone === undefined) this.#everFailed = true;
+    if (this.noticed === undefined) this.#everFailed = true;
     const { faults } = this.#world.configuration;
     if (!this.#mayFail() && this.gone === undefined && (faults.noMemory ?? 0) === 0) throw error;
     if ((error as unknown as { ranges: unknown[] }).ranges.length === 0) throw new Error('a failed flush names no range');
@@ -1393,8 +1393,8 @@ export class Life {
   /** What is not named must be on the medium, for good; what is named must have changed since the last flush. */
   #checkLoss(named: Range[], taken: Noticed = this.noticed ?? this.#take('')): void {
     const durable = this.#durable as DiskSnapshot;
-    const { capacity } = this.history;
     const { state } = taken;
+    const capacity = Math.min(this.history.capacity, Math.max(state.most, durable.size) + SECTOR_BYTES);
     const covered = new Uint8Array(capacity);
     for (const { offset, length } of named) covered.fill(1, offset, Math.min(capacity, offset + length));
     const unsure = new Uint8Array(capacity);
@@ -1412,7 +1412,7 @@ export class Life {
         continue;
       }
       const behind = change.kind === 'truncate' ? from : to;
-      for (let at = from; at < behind && accepted.state === 'failed'; at++)
+      for (let at = from; at < Math.min(behind, capacity) && accepted.state === 'failed'; at++)
         if (covered[at] === 0) throw new Error(`a ${change.kind} of [${from}, ${to}) was accepted and refused because of the loss, and ${at} is not named`);
     }
     const held = durable.read(0, durable.size);
