@@ -27,6 +27,8 @@ export interface DirectFileOptions extends FileBase {
   transfer: { memory: number; read: number; write: number };
   mergeLimit: number;
   gapLimit: number;
+  /** As in `RequestLimits`. Default false. */
+  asyncTransfers?: boolean;
   /** Smaller pools, for tests. */
   slots?: number;
   slotBlocks?: number;
@@ -64,7 +66,7 @@ export function directFile(options: DirectFileOptions): { file: OpenFile; manage
     mergeLimit: options.mergeLimit,
     gapLimit: options.gapLimit,
     alignment,
-    asyncReads: false,
+    asyncTransfers: options.asyncTransfers ?? false,
   });
   access = new DirectAccess({
     ground,

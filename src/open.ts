@@ -126,7 +126,7 @@ function* openSteps(path: string, options: CheckedOptions): Steps<BlockFile> {
   throwIfAborted(options.signal);
   const { fd, created } = yield* openDescriptor(path, options);
   // What `close` gives back, and what only a failed opening undoes; both from the last to the first.
-  const held: Release[] = [() => fs.closeSync(fd)];
+  const held: Release[] = [() => closeDescriptor(fd)];
   const undo: Release[] = created ? [() => fs.unlinkSync(path)] : [];
   try {
     if (created) yield* fillCreated(path, fd, options.size ?? 0);
@@ -140,6 +140,15 @@ function* openSteps(path: string, options: CheckedOptions): Steps<BlockFile> {
 }
 
 type Release = () => void;
+
+/** The descriptor is free whatever `close` answers; what it may say (a server of FUSE that is gone, a quota of NFS) was said by the flush, or is nobody's loss. */
+function closeDescriptor(fd: number): void {
+  try {
+    fs.closeSync(fd);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'EBADF') throw error;
+  }
+}
 
 function throwIfAborted(signal: AbortSignal | undefined): void {
   if (signal?.aborted) throw abortError(signal);
@@ -318,6 +327,8 @@ function assemble(path: string, fd: number, options: CheckedOptions, held: Relea
     transfer: facts.transfer,
     mergeLimit: options.mergeLimit,
     gapLimit,
+    // io_uring would wait for the server of a file system in user space within the submission.
+    asyncTransfers: facts.isServed,
   });
   if (facts.geometry.rotational && !facts.isDevice) orderByPlace(file.manager, fd, facts);
   return file.file;
@@ -376,7 +387,7 @@ function mappedFile(base: FileBase, fd: number, facts: GeometryFacts, idleMs: nu
     // The pages of a gap would be read for nobody.
     gapLimit: 0,
     alignment: BLOCK_BYTES,
-    asyncReads: true,
+    asyncTransfers: true,
     fillFrom: FILL_BYTES_MIN,
   });
   access.attach(manager);

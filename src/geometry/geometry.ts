@@ -13,7 +13,7 @@ import type { Feature } from '../io/engine.js';
 import type { NativeProbe } from '../io/native.js';
 import { native } from '../io/native.js';
 import type { Alignment, DirectSupport } from './direct-io.js';
-import { fileSystemName, judgeDirect } from './direct-io.js';
+import { fileSystemName, isServed, judgeDirect } from './direct-io.js';
 import type { BlockDevice, QueueLimits } from './sysfs.js';
 import { blockDevice, btrfsDevices } from './sysfs.js';
 
@@ -78,6 +78,8 @@ export interface GeometryFacts {
   /** mincore tells the truth: it pretends that all is resident to whoever neither owns the inode nor may write to it (Linux 5.2). */
   readonly trustMincore: boolean;
   readonly fsName: string;
+  /** A FUSE or network file system. */
+  readonly isServed: boolean;
   /** What direct I/O must keep to; 512 each where O_DIRECT is impossible and nothing needs to be kept. */
   readonly transfer: Alignment;
   /** I/O that keeps to `transfer` goes to the device past the page cache. */
@@ -245,6 +247,7 @@ export function geometryFrom(
     inodeKey: isDevice ? `device ${probe.rdev}` : `inode ${probe.dev} ${probe.ino}`,
     readOnlyDevice: probe.readOnly === 1 || (device?.readOnly ?? false),
     fsName,
+    isServed: !isDevice && isServed(probe.fsType),
     transfer: direct.alignment.write === 0 ? { memory: SECTOR, read: SECTOR, write: SECTOR } : direct.alignment,
     directIsReal: direct.real,
     queueRequests: positive(limits?.requests),

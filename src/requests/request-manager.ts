@@ -116,8 +116,8 @@ export interface RequestLimits {
   gapLimit: number;
   /** Bytes that a transfer begins and ends on: an operation is never cut finer. */
   alignment: number;
-  /** Reads are begun in a worker (buffered reads would submit their I/O on the event loop's time). */
-  asyncReads: boolean;
+  /** Reads and writes are begun in a worker: a buffered one would submit its I/O, one of a file system in user space wait for its server, on the event loop's time. */
+  asyncTransfers: boolean;
   /** Reads of so many bytes or more only bring pages into the page cache (`OP_FILL`), and shorter ones all read into the first bytes of their slab: nobody looks at the memory. Unset: reads are for their memory. */
   fillFrom?: number;
   /** Bytes of one operation that `requestSpare` makes, within the transfer limit; the `mergeLimit` where it is not set. */
@@ -149,7 +149,9 @@ export class RequestManager implements CompletionConsumer {
   readonly #file: number;
   readonly #limits: RequestLimits;
   readonly #unitSectors: number;
-  readonly #readFlags: number;
+  /** Operation codes with the flags of this file. */
+  readonly #read: number;
+  readonly #write: number;
 
   /** Callers in line. */
   #line: (Caller | undefined)[] = [];
@@ -203,7 +205,9 @@ export class RequestManager implements CompletionConsumer {
     this.#file = file;
     this.#limits = limits;
     this.#unitSectors = limits.alignment / SECTOR_BYTES;
-    this.#readFlags = OP_READ | (limits.asyncReads ? FLAG_ASYNC : 0);
+    const flags = limits.asyncTransfers ? FLAG_ASYNC : 0;
+    this.#read = OP_READ | flags;
+    this.#write = OP_WRITE | flags;
     this.slots = new SlotPool(limits.slots === undefined ? undefined : limits.slots + RESERVED_SLOTS, limits.slotBlocks);
     const all = this.slots.slots;
     this.#callers = new Array(all).fill(undefined);
@@ -743,7 +747,7 @@ export class RequestManager implements CompletionConsumer {
       let length = operations.sectors[operation] * SECTOR_BYTES - done;
       const offset = operations.offset[operation] + done;
       if (kind === KIND_WRITE) {
-        ring.push(OP_WRITE, this.#file, operations.slab[operation], offset, length, position, handle);
+        ring.push(this.#write, this.#file, operations.slab[operation], offset, length, position, handle);
         continue;
       }
       const { alignment } = this.#limits;
@@ -757,10 +761,10 @@ export class RequestManager implements CompletionConsumer {
       const { fillFrom } = this.#limits;
       if (fillFrom !== undefined) {
         if (length >= fillFrom) ring.push(OP_FILL, this.#file, 0, 0, length, position, handle);
-        else ring.push(this.#readFlags, this.#file, operations.slab[operation], 0, length, position, handle);
+        else ring.push(this.#read, this.#file, operations.slab[operation], 0, length, position, handle);
         continue;
       }
-      ring.push(this.#readFlags, this.#file, operations.slab[operation], offset, length, position, handle);
+      ring.push(this.#read, this.#file, operations.slab[operation], offset, length, position, handle);
     }
     ring.flush();
     ring.hold(ring.inFlight > 0);

@@ -330,7 +330,9 @@ export class DirectAccess implements Access {
     return [];
   }
 
-  grown(): void {}
+  grown(): void {
+    this.#writes.grown();
+  }
 
   shrunk(sizeNow: () => number, cut: (end: number) => void, done: () => void): void {
     this.#writes.shrunk(sizeNow, cut, done);

@@ -127,7 +127,8 @@ export class DirectWrites {
       const before = ground.logical;
       const device = this.#kind === 'block-device';
       // What was on its way during the cut landed before it or after: it is sent once more.
-      if (!device) for (const block of flying) this.#back.again(block, this.#units(Math.min(BLOCK_BYTES, Math.max(0, size - block * BLOCK_BYTES)), BLOCK_BYTES));
+      if (!device)
+        for (const block of flying) this.#back.again(block, this.#units(Math.min(BLOCK_BYTES, Math.max(0, size - block * BLOCK_BYTES)), BLOCK_BYTES));
       const end = Math.max(Math.min(size, before), device ? 0 : Math.min(before, this.#back.dirtyEnd));
       ground.sized(size);
       if (end < before) {
@@ -168,6 +169,15 @@ export class DirectWrites {
       this.#back.unwritten(frames.blockOf[frame], behind);
       if (frames.pins[frame] === 0) frames.valid[frame] &= frames.dirty[frame] | ~behind;
     });
+  }
+
+  /** Somebody else made the file longer: what is in memory of the block that the end was in is known up to there only. */
+  grown(): void {
+    const { logical } = this.#ground;
+    const block = Math.floor(logical / BLOCK_BYTES);
+    const within = logical - block * BLOCK_BYTES;
+    const frame = within === 0 ? -1 : this.#frames.find(block);
+    if (frame >= 0) this.#frames.valid[frame] &= this.#frames.dirty[frame] | ~this.#units(within, BLOCK_BYTES);
   }
 
   acknowledge(): Loss[] {

@@ -74,7 +74,7 @@ export class Rig {
         mergeLimit: options.mergeLimit ?? 512 * KIB,
         gapLimit: options.gapLimit ?? 0,
         alignment: options.alignment ?? SECTOR_BYTES,
-        asyncReads: false,
+        asyncTransfers: false,
       },
     );
   }

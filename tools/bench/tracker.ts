@@ -168,7 +168,7 @@ function managerOver(engine: FreeEngine, slots: number, slotBlocks: number, merg
     cacheFull: () => new Error('the store of this benchmark is never full'),
   };
   const limit = mergeBlocks * BLOCK_BYTES;
-  const limits = { slots, slotBlocks, transferLimit: limit, mergeLimit: limit, gapLimit: 0, alignment: BLOCK_BYTES, asyncReads: false };
+  const limits = { slots, slotBlocks, transferLimit: limit, mergeLimit: limit, gapLimit: 0, alignment: BLOCK_BYTES, asyncTransfers: false };
   return new RequestManager(new Ring(engine), boundless, source, 0, limits);
 }
 
