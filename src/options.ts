@@ -41,7 +41,7 @@ export interface OpenOptions {
   readAhead?:
     | false
     | {
-        /** Bytes of the first piece; a stream that waits doubles it, one that leaves its bytes unused halves it. */
+        /** Bytes of the first piece (two steps of the reader where these are longer); a stream that waits doubles it, one that leaves its bytes unused halves it. */
         initial?: number;
         /** Bytes that one stream is ahead at most. 0 is as false. */
         max?: number;

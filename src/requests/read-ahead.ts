@@ -25,6 +25,11 @@ const RUN_ACCESSES = 3;
 /** How far a run's next miss may be off its end: the kernel brings in four pages where one was asked for, and readers ask out of order. Wider would make runs of chance in small files. */
 const NEAR_LEAST = 16 * 1024;
 const NEAR_MOST = 256 * 1024;
+/** Misses up to this long find their run by its place; longer ones look at all. */
+const SMALL_BYTES = 16 * 1024;
+/** Ends of runs are found by these units: no less than a small miss and what it may be off. */
+const PLACE_BYTES = 64 * 1024;
+const PLACES = 512;
 /** How far off its position an access still belongs to a stream. */
 const REACH_LEAST = 128 * 1024;
 /** The least window, unless the first one is smaller. */
@@ -34,7 +39,7 @@ const UNIT_BYTES = 64 * 1024;
 const BLOCK_BYTES = 4096;
 
 export interface ReadAheadLimits {
-  /** Bytes of the first piece. */
+  /** Bytes of the first piece; two steps of the reader where these are longer. */
   initial: number;
   /** Bytes that one stream is ahead at most; 0 switches everything off. */
   max: number;
@@ -112,6 +117,8 @@ export class ReadAhead {
   /** +1 forward, -1 backward, 0 not known yet. */
   readonly #runDirection = new Int8Array(RECENT_MAX);
   #runNext = 0;
+  /** By a hash of where its two ends are: a run that may be there. What is found is looked at, so that another one in its place costs a run at worst. */
+  readonly #placed = new Uint8Array(PLACES);
 
   constructor(limits: ReadAheadLimits) {
     this.#max = Math.min(limits.max, limits.budget);
@@ -311,27 +318,39 @@ export class ReadAhead {
       return;
     }
     const near = Math.min(Math.max(NEAR_LEAST, 2 * length), Math.max(NEAR_MOST, length));
-    for (let run = 0; run < RECENT_MAX; run++) {
-      const direction = this.#runDirection[run];
-      const forth = direction >= 0 && end > this.#runEnd[run] && Math.abs(offset - this.#runEnd[run]) <= near;
-      const back = direction <= 0 && offset < this.#runStart[run] && Math.abs(end - this.#runStart[run]) <= near;
-      if (!forth && !back) {
-        // Asked for twice, or between: no step, and no new run.
-        if (offset >= this.#runStart[run] && end <= this.#runEnd[run]) return;
-        continue;
-      }
-      // Where both can be, the side whose edge is nearer.
-      const forward = forth && (!back || Math.abs(offset - this.#runEnd[run]) <= Math.abs(end - this.#runStart[run]));
-      const touches = forward ? offset <= this.#runEnd[run] : end >= this.#runStart[run];
-      const from = Math.min(this.#runStart[run], offset);
-      const to = Math.max(this.#runEnd[run], end);
-      const accesses = this.#runLength[run] + 1;
-      this.#runStart[run] = this.#runEnd[run] = -Infinity;
-      if (accesses >= RUN_ACCESSES || (touches && to - from >= this.#initial)) this.#open(forward ? to : from, forward ? 1 : -1, length);
-      else this.#note(from, to, accesses, forward ? 1 : -1);
-      return;
+    if (length <= SMALL_BYTES) {
+      // What a random miss costs: three looks into the table, not one at every run.
+      const place = Math.floor(offset / PLACE_BYTES);
+      if (this.#continues(this.#placed[placeOf(place)], offset, end, near)) return;
+      if (this.#continues(this.#placed[placeOf(place - 1)], offset, end, near)) return;
+      if (this.#continues(this.#placed[placeOf(place + 1)], offset, end, near)) return;
+    } else {
+      for (let run = 0; run < RECENT_MAX; run++) if (this.#continues(run, offset, end, near)) return;
     }
     this.#note(offset, end, 1, 0);
+  }
+
+  /** Is the miss a step of this run, or within it? Then all is done. */
+  #continues(run: number, offset: number, end: number, near: number): boolean {
+    const start = this.#runStart[run];
+    const stop = this.#runEnd[run];
+    if (offset - stop > near || start - end > near) return false;
+    // Asked for twice: no step, and no new run.
+    if (offset >= start && end <= stop) return true;
+    const direction = this.#runDirection[run];
+    const forth = direction >= 0 && end > stop && stop - offset <= near;
+    const back = direction <= 0 && offset < start && end - start <= near;
+    if (!forth && !back) return false;
+    // Where both can be, the side whose edge is nearer.
+    const forward = forth && (!back || Math.abs(offset - stop) <= Math.abs(end - start));
+    const touches = forward ? offset <= stop : end >= start;
+    const from = Math.min(start, offset);
+    const to = Math.max(stop, end);
+    const accesses = this.#runLength[run] + 1;
+    this.#runStart[run] = this.#runEnd[run] = -Infinity;
+    if (accesses >= RUN_ACCESSES || (touches && to - from >= this.#initial)) this.#open(forward ? to : from, forward ? 1 : -1, end - offset);
+    else this.#note(from, to, accesses, forward ? 1 : -1);
+    return true;
   }
 
   /** In the place of the oldest run. */
@@ -342,6 +361,8 @@ export class ReadAhead {
     this.#runEnd[run] = to;
     this.#runLength[run] = accesses;
     this.#runDirection[run] = direction;
+    this.#placed[placeOf(Math.floor(from / PLACE_BYTES))] = run;
+    this.#placed[placeOf(Math.floor(to / PLACE_BYTES))] = run;
   }
 
   /** A new stream whose reader stands at `offset`. */
@@ -356,7 +377,8 @@ export class ReadAhead {
     this.#limit[stream] = Infinity;
     this.#filling[stream] = 1;
     this.due = true;
-    this.#window[stream] = this.#start;
+    // To be ahead by less than a step or two is no use, unless it was found that nobody wants even that.
+    this.#window[stream] = this.#start < this.#initial ? this.#start : Math.min(Math.max(this.#start, 2 * step), this.#max);
     this.#step[stream] = step;
     this.#grownAt[stream] = position;
     this.#shrunkAt[stream] = position;
@@ -389,4 +411,9 @@ export class ReadAhead {
     const last = --this.active;
     for (const field of this.#fields) field[stream] = field[last];
   }
+}
+
+/** Where a unit of the file is in the table of runs. */
+function placeOf(unit: number): number {
+  return Math.imul(unit | 0, 0x9e3779b1) >>> 23;
 }

@@ -9,9 +9,12 @@ import { BLOCK_BYTES, SECTOR_BYTES } from '../memory/block-store.js';
 import { type Piece, ReadAhead } from '../requests/read-ahead.js';
 import type { Caller, RequestManager } from '../requests/request-manager.js';
 import type { Access } from './access.js';
+import { WindowRequest } from './window-request.js';
 
 /** Bytes that all streams of a file together are ahead at most; in direct mode also no more than half of the frames. */
 export const AHEAD_BYTES_MAX = 64 * 1024 * 1024;
+
+const nothing = (): void => {};
 
 export interface AheadOptions {
   access: Access;
@@ -105,10 +108,9 @@ export class AheadReader {
     const piece = this.#piece;
     while (detector.next(piece, this.#access.aheadPieceBytes, this.#access.ground.logical)) {
       const { offset, length } = piece;
-      const caller = this.#access.caller(offset, length, false, false, (error) => {
+      const caller = new WindowRequest(this.#access, offset, length, nothing, nothing, (error) => {
         this.#callers.delete(caller);
-        if (error === undefined) this.#access.giveBack(offset, length);
-        else detector.failed((error as { offset?: number }).offset ?? offset);
+        if (error !== undefined) detector.failed((error as { offset?: number }).offset ?? offset);
       });
       const bytes = this.#access.askAhead(caller);
       if (bytes < 0) {

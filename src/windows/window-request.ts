@@ -1,5 +1,6 @@
 /**
  * The caller that a plain `window()` is: nothing stands before it, nobody may abort it. One object where the general way needs a handful of closures.
+ * Read-ahead is the same class: a second kind of object would make V8 compile the request manager again, for both kinds.
  */
 import { ALL_SECTORS, BLOCK_BYTES } from '../memory/block-store.js';
 import type { Caller } from '../requests/request-manager.js';
@@ -24,12 +25,23 @@ export class WindowRequest implements Caller {
   readonly #resolve: (window: Window) => void;
   readonly #reject: (error: unknown) => void;
 
-  constructor(access: Access, offset: number, length: number, resolve: (window: Window) => void, reject: (error: unknown) => void) {
+  /** With `ended` no window is made: it is told instead, and the blocks are given back. */
+  readonly #ended: ((error: Error | undefined) => void) | undefined;
+
+  constructor(
+    access: Access,
+    offset: number,
+    length: number,
+    resolve: (window: Window) => void,
+    reject: (error: unknown) => void,
+    ended?: (error: Error | undefined) => void,
+  ) {
     this.#access = access;
     this.#offset = offset;
     this.#length = length;
     this.#resolve = resolve;
     this.#reject = reject;
+    this.#ended = ended;
     this.first = Math.floor(offset / BLOCK_BYTES);
     this.count = blocksOver(offset, length);
     this.end = offset + length;
@@ -39,6 +51,11 @@ export class WindowRequest implements Caller {
   }
 
   settle(error: Error | undefined): void {
+    if (this.#ended !== undefined) {
+      if (error === undefined) this.#access.giveBack(this.#offset, this.#length);
+      this.#ended(error);
+      return;
+    }
     if (error !== undefined) {
       this.#reject(error);
       return;
