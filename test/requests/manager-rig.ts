@@ -36,6 +36,8 @@ export interface Need {
   needLast?: number;
   store?: boolean;
   blocking?: boolean;
+  /** Behind the last byte that it asks for. */
+  end?: number;
 }
 
 export class Rig {
@@ -46,6 +48,9 @@ export class Rig {
   readonly order: Asked[] = [];
   committedSize: number;
   pressure = false;
+  /** What is said of an operation that ended as on a lost device, and of a blocking call that asks. */
+  suspect: (result: number, settled: () => void) => boolean = () => false;
+  look: () => void = () => {};
 
   constructor(options: RigOptions = {}) {
     this.engine = new ManualEngine(options.depth);
@@ -62,8 +67,8 @@ export class Rig {
         },
         sizeNow: () => self.committedSize,
         pressure: () => self.pressure,
-        suspect: () => false,
-        look: () => {},
+        suspect: (result, settled) => self.suspect(result, settled),
+        look: () => self.look(),
         cacheFull: () => Object.assign(new Error('cache full'), { code: 'ERR_SECTORWISE_CACHE_FULL' }),
       },
       0,
@@ -89,6 +94,7 @@ export class Rig {
       needLast: need.needLast ?? ALL_SECTORS,
       store: need.store ?? false,
       blocking: need.blocking ?? false,
+      end: need.end,
       handle: 0,
       waiting: false,
       settled: 0,

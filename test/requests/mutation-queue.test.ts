@@ -169,4 +169,65 @@ describe('the queue of mutations', () => {
       }),
     );
   });
+
+  it('fails everything accepted, in order, and whatever comes after, once the ground is gone; what a running one still does is nobody’s business', () => {
+    const log: string[] = [];
+    const queue = new MutationQueue();
+    const [a, b, c, d] = ['a', 'b', 'c', 'd'].map((name) => probe(name, log));
+    queue.push(a);
+    queue.push(b);
+    queue.push(c);
+    queue.follow(b, () => {
+      log.push('follower of b');
+      queue.push(d);
+    });
+    queue.whenEmpty(() => log.push('empty'));
+    queue.fail(new Error('gone'));
+    expect(log).toEqual(['start a', 'settle a gone', 'settle b gone', 'settle c gone', 'follower of b', 'settle d gone', 'empty']);
+    expect([a, b, c, d].map(({ ended }) => ended)).toEqual([true, true, true, true]);
+    expect([queue.length, queue.last]).toEqual([0, undefined]);
+    a.end();
+    a.end(new Error('late'));
+    expect(queue.remove(b)).toBe(false);
+    expect(log.length).toBe(7);
+  });
+
+  it('can fail while one of its mutations begins', () => {
+    const log: string[] = [];
+    const queue = new MutationQueue();
+    const first = probe('first', log);
+    const begin = first.start;
+    first.start = function (done) {
+      begin.call(first, done);
+      queue.fail(new Error('gone'));
+      done();
+    };
+    const blocker = probe('blocker', log);
+    queue.push(blocker);
+    queue.push(first);
+    queue.push(probe('second', log));
+    blocker.end();
+    expect(log).toEqual(['start blocker', 'settle blocker', 'start first', 'settle first gone', 'settle second gone']);
+    expect(queue.length).toBe(0);
+  });
+
+  it('says which bytes it has not changed yet: those of each, and between the ends where one moves the end', () => {
+    const queue = new MutationQueue();
+    const log: string[] = [];
+    const end = (to: number): Probe => ({ ...probe('end', log, { from: 0, to: Number.MAX_SAFE_INTEGER }), sizeAfter: () => to });
+    queue.push(probe('write', log, { from: 10, to: 30 }));
+    queue.push(end(40));
+    queue.push(probe('flush', log));
+    queue.push(end(70));
+    queue.push({ ...probe('look', log, { from: 5, to: Number.MAX_SAFE_INTEGER }), sizeAfter: (size) => size });
+    expect(queue.pending(100)).toEqual([
+      { offset: 10, length: 20 },
+      { offset: 40, length: 60 },
+      { offset: 40, length: 30 },
+    ]);
+    expect(queue.pending(40)).toEqual([
+      { offset: 10, length: 20 },
+      { offset: 40, length: 30 },
+    ]);
+  });
 });

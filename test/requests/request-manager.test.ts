@@ -756,3 +756,240 @@ describe('writes', () => {
     expect(rig.leak).toBeUndefined();
   });
 });
+
+describe('when the ground is gone', () => {
+  const gone = (caller: Caller): Error => Object.assign(new Error(`no block ${caller.first}`), { code: 'GONE' });
+
+  it('tells who waits for an operation, who stands in line, who was served and not told, and whoever asks from then on', async () => {
+    const rig = new Rig({ frames: 4, depth: 1 });
+    const [flying, queued] = [rig.ask(0, 2), rig.ask(8)];
+    await turn();
+    const line = rig.ask(20, 4);
+    await turn();
+    rig.engine.complete(rig.engine.sent[0]);
+    rig.manager.progress();
+    done(flying);
+    const served = rig.caller(0);
+    rig.manager.request(served);
+    rig.manager.fail(gone);
+    const late = rig.ask(30);
+    expect([queued.settled, line.settled, served.settled, late.settled]).toEqual([0, 0, 0, 0]);
+    await turn();
+    for (const caller of [queued, line, served, late]) failed(caller, 'GONE');
+    rig.release(flying);
+    await rig.run();
+    expect(rig.leak).toBe(undefined);
+  });
+
+  it('gives pins and slots back at once, and the memory under an operation when its completion comes, which nobody hears of', async () => {
+    const rig = new Rig();
+    const callers = [rig.ask(0, 3), rig.ask(2, 3), rig.ask(40, 2, { store: true })];
+    await turn();
+    const settled: Asked[] = [];
+    rig.manager.fail((caller) => {
+      settled.push(caller as Asked);
+      return gone(caller);
+    });
+    expect(settled).toEqual(callers);
+    expect(rig.frames.census()).toMatchObject({ pinned: 0 });
+    expect(rig.manager.slots.freeCount).toBe(rig.manager.slots.slots);
+    expect(rig.frames.census().busy).toBeGreaterThan(0);
+    expect(rig.manager.idle).toBe(false);
+    await turn();
+    for (const caller of callers) failed(caller, 'GONE');
+    await rig.complete();
+    for (const caller of callers) failed(caller, 'GONE');
+    expect(rig.manager.counts.deviceReads).toBe(0);
+    expect(rig.frames.valid.every((mask) => mask === 0)).toBe(true);
+    expect(rig.leak).toBe(undefined);
+  });
+
+  it('unpins who was decided and not told yet', () => {
+    const rig = new Rig();
+    const first = rig.caller(0);
+    expect(rig.manager.requestNow(first)).toBe(true);
+    rig.engine.complete(rig.engine.sent[0]);
+    rig.manager.progress();
+    done(first);
+    const second = rig.caller(0);
+    expect(rig.manager.requestNow(second)).toBe(true);
+    rig.manager.fail(gone);
+    rig.release(first);
+    expect(rig.leak).toBe('the manager is not idle');
+    rig.manager.progress();
+    failed(second, 'GONE');
+    expect(rig.leak).toBe(undefined);
+  });
+
+  it('ends what was not sent with ENODEV, and tells a blocking call so', () => {
+    const rig = new Rig({ depth: 1 });
+    const ends: number[] = [];
+    const owner = { operationEnded: (_start: number, _sectors: number, result: number) => ends.push(result), operationSplit: () => {} };
+    for (let i = 0; i < 3; i++) rig.manager.control({ opcode: OP_SYNC, position: 0, length: 0 }, owner);
+    rig.manager.fail(gone);
+    const caller = rig.caller(0);
+    expect(rig.manager.requestNow(caller)).toBe(true);
+    while (!rig.manager.idle) rig.manager.progress();
+    expect(ends).toEqual([ENODEV, ENODEV, ENODEV]);
+    failed(caller, 'GONE');
+    expect(rig.engine.history).toEqual([]);
+  });
+
+  it('counts what ends without having been sent as progress: a blocking call may have waited for that alone', () => {
+    const rig = new Rig();
+    let ended = false;
+    rig.manager.control({ opcode: OP_SYNC, position: 0, length: 0 }, { operationEnded: () => (ended = true), operationSplit: () => {} });
+    rig.manager.fail(gone);
+    while (!rig.manager.idle) rig.manager.progress();
+    expect(ended).toBe(true);
+  });
+
+  it('calls those that wait until it is idle once the last completion came', async () => {
+    const rig = new Rig();
+    rig.ask(0);
+    await turn();
+    let idle = 0;
+    rig.manager.fail(gone);
+    rig.manager.whenIdle(() => idle++);
+    await turn();
+    expect(idle).toBe(0);
+    await rig.complete();
+    expect(idle).toBe(1);
+  });
+});
+
+describe('when the file ends nearer than it did', () => {
+  const cut = (caller: Caller): Error => Object.assign(new Error(`no block ${caller.first}`), { code: 'CUT' });
+
+  it('tells who waits for bytes behind the end, to the byte, and nobody else', async () => {
+    const rig = new Rig({ frames: 8, depth: 1 });
+    const within = rig.ask(0, 2, { end: 5000 });
+    const behind = rig.ask(0, 2, { end: 5001 });
+    // A block of which all is needed, to be stored into, by who asked for bytes before the end.
+    const store = rig.ask(1, 1, { store: true, end: 5000 });
+    const change = rig.ask(1, 1, { store: true });
+    const line = rig.ask(3, 6, { end: 9 * BLOCK_BYTES });
+    await turn();
+    rig.manager.failBehind(5000, cut);
+    await turn();
+    failed(behind, 'CUT');
+    failed(line, 'CUT');
+    await rig.run();
+    done(within, store, change);
+    releaseAll(rig, [within, store, change]);
+    expect(rig.leak).toBe(undefined);
+  });
+});
+
+describe('an operation that ends as on a lost device', () => {
+  const gone = (): Error => Object.assign(new Error('gone'), { code: 'GONE' });
+  type Question = { result: number; settled: () => void };
+
+  function asking(rig: Rig): Question[] {
+    const questions: Question[] = [];
+    rig.suspect = (result, settled) => {
+      questions.push({ result, settled });
+      return true;
+    };
+    return questions;
+  }
+
+  it('waits for what is found out, and fails as it did if the device is there', async () => {
+    const rig = new Rig();
+    const questions = asking(rig);
+    const caller = await rig.askNow(0);
+    await rig.complete(undefined, ENODEV);
+    expect([caller.settled, questions.map(({ result }) => result)]).toEqual([0, [ENODEV]]);
+    questions[0].settled();
+    await turn();
+    failed(caller, 'ENODEV');
+    expect(rig.leak).toBe(undefined);
+  });
+
+  it('fails with what a lost file says if it is gone, and its completion is not heard twice', async () => {
+    const rig = new Rig();
+    const questions = asking(rig);
+    const caller = await rig.askNow(0);
+    const [{ handle }] = rig.engine.sent;
+    await rig.complete(undefined, EIO);
+    rig.engine.post(handle, EIO);
+    await rig.engine.wake();
+    expect(questions.length).toBe(1);
+    rig.manager.fail(gone);
+    questions[0].settled();
+    await turn();
+    failed(caller, 'GONE');
+    expect(rig.leak).toBe(undefined);
+  });
+
+  it('is judged by its own answer: a later one may be asked of a device that went meanwhile', async () => {
+    const rig = new Rig();
+    const questions = asking(rig);
+    const [first, second] = [await rig.askNow(0), await rig.askNow(10)];
+    await rig.complete(undefined, ENODEV);
+    questions[0].settled();
+    await turn();
+    expect([first.settled, second.settled]).toEqual([1, 0]);
+    rig.manager.fail(gone);
+    await turn();
+    failed(first, 'ENODEV');
+    failed(second, 'GONE');
+    expect(rig.leak).toBe(undefined);
+  });
+
+  it('is asked for where a transfer moves nothing inside the file, and sent again if the device is there', async () => {
+    const rig = new Rig();
+    const questions = asking(rig);
+    const caller = await rig.askNow(0);
+    await rig.complete(undefined, 0);
+    expect(questions.map(({ result }) => result)).toEqual([0]);
+    questions[0].settled();
+    await rig.run();
+    done(caller);
+    rig.release(caller);
+  });
+
+  it('is not waited for by a blocking call, which looks at what can be seen at once', async () => {
+    for (const lost of [false, true]) {
+      const rig = new Rig();
+      const questions = asking(rig);
+      let looks = 0;
+      rig.look = () => {
+        looks++;
+        if (lost) rig.manager.fail(gone);
+      };
+      const other = await rig.askNow(20);
+      const caller = rig.caller(0, 1, { blocking: true });
+      rig.engine.onWait = () => {
+        for (const entry of [...rig.engine.sent]) rig.engine.complete(entry, ENODEV);
+      };
+      expect(rig.manager.requestNow(caller)).toBe(true);
+      while (caller.settled === 0) rig.manager.progress();
+      expect(looks).toBeGreaterThan(0);
+      failed(caller, lost ? 'GONE' : 'ENODEV');
+      for (const { settled } of questions) settled();
+      await turn();
+      failed(other, lost ? 'GONE' : 'ENODEV');
+      expect(rig.leak).toBe(undefined);
+    }
+  });
+
+  it('is progress for a blocking call when it is judged, even where nobody but its owner is told', async () => {
+    const rig = new Rig();
+    asking(rig);
+    let result: number | undefined;
+    rig.manager.control(
+      { opcode: OP_SYNC, position: 0, length: 0 },
+      {
+        operationEnded: (_start, _sectors, end) => {
+          result = end;
+        },
+        operationSplit: () => {},
+      },
+    );
+    await turn();
+    await rig.complete(undefined, EIO);
+    while (result === undefined) rig.manager.progress();
+    expect(result).toBe(EIO);
+  });
+});
