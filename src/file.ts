@@ -919,6 +919,7 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
     this.#lost = cause;
     const { path } = this;
     const error = causeError(cause, { path });
+    this.#ahead.stop();
     this.#access.lose(cause, error, this.#mutations.pending(this.#ground.logical));
     this.#mutations.fail(error);
     this.#manager.fail(({ first, count }) => causeError(cause, { path, offset: first * BLOCK_BYTES, length: count * BLOCK_BYTES }));
@@ -994,6 +995,7 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
 
   /** Somebody else made the file end at `end`: whoever waits for what was behind is told. It may be longer again by now. */
   #endsAt(end: number): void {
+    this.#ahead.drop(end, Number.MAX_SAFE_INTEGER);
     this.#manager.failBehind(end, ({ first, count }) =>
       causeError(CAUSE_TRUNCATE, { path: this.path, offset: first * BLOCK_BYTES, length: count * BLOCK_BYTES }),
     );

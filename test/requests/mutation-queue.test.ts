@@ -197,7 +197,7 @@ describe('the queue of mutations', () => {
     const queue = new MutationQueue();
     const first = probe('first', log);
     const begin = first.start;
-    first.start = function (done) {
+    first.start = (done) => {
       begin.call(first, done);
       queue.fail(new Error('gone'));
       done();
