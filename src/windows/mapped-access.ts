@@ -91,8 +91,12 @@ export class MappedAccess implements Access {
   marks = 0;
   /** A flush has to reach the device; true at first, for what others wrote before. */
   #unsynced = true;
-  /** Something of our own was not made durable yet. */
-  #changed = false;
+  /** Changes of our own, counted. */
+  #changes = 0;
+  /** How many of them are durable. */
+  #durable = 0;
+  /** The file is lost: what was not durable was named then. */
+  #gone = false;
   #losses: Loss[] = [];
   #faults = 0;
   /** The guard's count when this file's cells were last looked at. */
@@ -370,12 +374,11 @@ export class MappedAccess implements Access {
           return;
         }
         this.#unsynced = false;
-        const changed = this.#changed;
-        this.#changed = false;
+        const changes = this.#changes;
         control(this.manager, { opcode: OP_SYNC, position: 0, length: 0 }, (result) => {
-          if (result < 0) {
+          if (result >= 0) this.#durable = changes;
+          else if (!this.#gone) {
             this.#unsynced = true;
-            this.#changed ||= changed;
             const error = systemError(result, 'fdatasync', { path: this.path });
             if (this.#losses.length === 0) this.#losses.push({ offset: 0, length: this.ground.logical, error });
           }
@@ -389,6 +392,8 @@ export class MappedAccess implements Access {
   acknowledge(): Loss[] {
     const losses = this.#losses;
     this.#losses = [];
+    // Given up, with whatever of it may be durable.
+    if (losses.length > 0) this.#durable = this.#changes;
     return losses;
   }
 
@@ -576,8 +581,10 @@ export class MappedAccess implements Access {
   }
 
   lose(cause: number, error: Error, pending: readonly Range[]): void {
+    this.#gone = true;
     // The kernel does not say which pages were not written yet.
-    if ((this.#changed || pending.length > 0) && this.#losses.length === 0) this.#losses.push({ offset: 0, length: this.ground.logical, error });
+    if ((this.#changes > this.#durable || pending.length > 0) && this.#losses.length === 0)
+      this.#losses.push({ offset: 0, length: this.ground.logical, error });
     this.#mapping.close(cause);
     this.#shared?.close(cause);
   }
@@ -612,7 +619,7 @@ export class MappedAccess implements Access {
   /** Something was changed that the next flush has to make durable. */
   #touched(): void {
     this.#unsynced = true;
-    this.#changed = true;
+    this.#changes++;
   }
 
   /** The file reaches up to `end` at least. */

@@ -96,6 +96,8 @@ describe('a window over a file that others made shorter', () => {
     expect(old.bytes[0]).toBe(0);
     expect(file.tryWindow(5 * MIB, PAGE)).toBe(undefined);
     const event = new Promise((resolve) => file.once('invalidate', resolve));
+    // Who waits when it is found out is told; who asks then gets what there is.
+    await expect(file.window(5 * MIB, PAGE)).rejects.toMatchObject({ code: 'ERR_SECTORWISE_TRUNCATED', offset: 5 * MIB });
     expect((await file.window(5 * MIB, PAGE)).length).toBe(0);
     expect(await event).toEqual({ cause: 'truncate', offset: 3 * MIB + 10, length: 13 * MIB - 10 });
     expect(file.size).toBe(3 * MIB + 10);
@@ -131,11 +133,14 @@ describe('a window over a file that others made shorter', () => {
     expect(await file.read(target, 5 * MIB)).toBe(100_000);
     expect(file.tryRead(target, 5 * MIB)).toBe(100_000);
     truncateSync(path, 5 * MIB + 50_000);
-    const count = await file.read(target, 5 * MIB);
+    // Who waits when it is found out is told; who asks then gets what there is.
+    const again = (): Promise<number> =>
+      file.read(target, 5 * MIB).catch((error) => (error.code === 'ERR_SECTORWISE_TRUNCATED' ? file.read(target, 5 * MIB) : Promise.reject(error)));
+    const count = await again();
     expect([count, file.size]).toEqual([50_000, 5 * MIB + 50_000]);
     expect(target.subarray(0, count).every((byte) => byte === 7)).toBe(true);
     truncateSync(path, MIB);
-    expect(await file.read(target, 5 * MIB)).toBe(0);
+    expect(await again()).toBe(0);
     expect(file.readSync(target, MIB - 10)).toBe(10);
   });
 
@@ -284,7 +289,8 @@ describe.skipIf(notBuilt !== undefined)(`in threads and asynchronous calls${note
         for (let at = 4096; at < bytes.length; at += 64) sum += bytes[at];
         let code;
         try { window.check(); } catch (error) { code = error.code; }
-        const answer = [sum, code, kept.valid, kept.bytes[0], file.stats.faults > 0].join();
+        // The watcher may have seen the new end before anybody touched what is behind it.
+        const answer = [sum, code, kept.valid, kept.bytes[0]].join();
         await file.close();
         return answer;
       };
@@ -310,7 +316,7 @@ describe.skipIf(notBuilt !== undefined)(`in threads and asynchronous calls${note
         console.log(answers.join(' '));
       })();`;
     const ran = spawnSync(process.execPath, ['-e', main], { encoding: 'utf8', timeout: 110_000 });
-    const answer = '0,ERR_SECTORWISE_TRUNCATED,true,7,true';
+    const answer = '0,ERR_SECTORWISE_TRUNCATED,true,7';
     expect({ status: ran.status, signal: ran.signal, out: ran.stdout + ran.stderr }).toEqual({
       status: 0,
       signal: null,
