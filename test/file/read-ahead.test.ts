@@ -118,13 +118,15 @@ for (const engine of ['threads', 'io_uring'] as const) {
         // Where the kernel would not give its pages up there was nothing to read.
         if (warm === 0) expect(file.stats.readAheadBytes).toBeGreaterThan(4 * MIB);
         await file.evict(0, BYTES);
+        const left = file.residency().cached;
         for await (const window of file.windows({ start: MIB, step: 256 * KIB })) if (window.offset >= MIB) break;
         // What is on its way cannot be evicted before it has come.
-        for (let i = 0; i < 500 && file.stats.readAheadUnused === 0; i++) {
+        for (let i = 0; i < 500 && left === 0 && file.stats.readAheadUnused === 0; i++) {
           await file.evict(0, BYTES);
           await sleep(10);
         }
-        if (warm === 0) expect(file.stats.readAheadUnused).toBeGreaterThan(0);
+        // Nor was there where it held on to them the second time.
+        if (left === 0) expect(file.stats.readAheadUnused).toBeGreaterThan(0);
         expect(file.stats.readAheadUnused).toBeLessThanOrEqual(file.stats.readAheadBytes);
       });
 
@@ -207,7 +209,8 @@ describe.skipIf(noLoopDevices !== undefined)(`over a device with sectors that ca
         const image = loops.image(8 * MIB);
         const device = loops.attach(image);
         // What the device does not find behind the end of its image is an error of the medium.
-        truncateSync(image, 5 * MIB + 4096);
+        // What the device does not find behind the end of its image is an error of the medium. At 4 MiB, because the page cache fails by folios, and no folio lies across that.
+        truncateSync(image, 4 * MIB);
         const file = await open(device, { caching });
         let at = 0;
         const loop = async (): Promise<void> => {
@@ -216,10 +219,16 @@ describe.skipIf(noLoopDevices !== undefined)(`over a device with sectors that ca
             at = window.offset + window.length;
           }
         };
-        await expect(loop()).rejects.toMatchObject({ code: 'EIO', syscall: 'read', offset: 5 * MIB + 4096 });
-        expect(at).toBe(5 * MIB + 4096);
-        await expect(file.window(4 * MIB, 2 * MIB)).rejects.toMatchObject({ code: 'EIO' });
-        (await file.window(4 * MIB, MIB + 4096)).release();
+        const error = await loop().then(
+          () => undefined,
+          (thrown) => thrown,
+        );
+        expect(error).toMatchObject({ code: 'EIO', syscall: 'read' });
+        // The first of the window's sectors to fail, which need not be the first of them.
+        expect(Math.floor(error.offset / 4096)).toBe((4 * MIB) / 4096);
+        expect(at).toBe(4 * MIB);
+        await expect(file.window(3 * MIB, 2 * MIB)).rejects.toMatchObject({ code: 'EIO' });
+        (await file.window(3 * MIB, MIB)).release();
         await file.close();
       } finally {
         loops.dispose();
