@@ -88,7 +88,7 @@ async function run(session: Session, chosen: readonly Scenario[], { cuts, seed }
 /** Joins this terminal to a machine with the disks of the removal scenarios. */
 function shell(files: MachineFiles, accel: 'tcg' | 'kvm'): number {
   const disks = machines.flatMap(({ disks: make }) => make(files.folder));
-  const args = qemuArguments(files, disks, accel, 'mon:stdio', 'lab.shell');
+  const args = qemuArguments(files, disks, accel, 'mon:stdio', { options: 'lab.shell' });
   print(`Disks: ${disks.map(({ id }) => id).join(', ')}. Ctrl-A C is QEMU's monitor (device_del nvme-remove), Ctrl-A X ends the machine.`);
   return spawnSync('qemu-system-x86_64', args, { stdio: 'inherit', env: { ...process.env, PATH: searchPath } }).status ?? 1;
 }
@@ -116,6 +116,7 @@ async function main(): Promise<number> {
   const began = performance.now();
   let folder: string | undefined;
   const sessions: Session[] = [];
+  const kept: string[] = [];
   const endAll = async (): Promise<void> => {
     await Promise.all(sessions.map((session) => session.end()));
   };
@@ -126,7 +127,13 @@ async function main(): Promise<number> {
     process.once('exit', () => {
       if (!asked.keep) rmSync(made, { recursive: true, force: true });
     });
-    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => void endAll().finally(() => process.exit(1)));
+    for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+      process.once(signal, () => {
+        for (const line of kept) print(line);
+        print(`ended by ${signal} after ${((performance.now() - began) / 1000).toFixed(0)} s`);
+        void endAll().finally(() => process.exit(1));
+      });
+    }
     const files = { kernel: kernel.image, initramfs: makeInitramfs(folder, checkout, kernel), folder };
     const accel = accelerator(asked.accelerator);
     print(`Linux ${kernel.release}, Node.js ${process.version}, ${accel === 'kvm' ? 'virtualised' : 'emulated'}`);
@@ -134,10 +141,10 @@ async function main(): Promise<number> {
 
     // Two at a time: the power cuts are mostly boots, which are mostly one busy processor. Their lines are kept until the others are through.
     const chosen = scenarios.filter(({ name }) => asked.names.includes(name));
-    const kept: string[] = [];
+    const inGuest = chosen.filter(({ guest }) => guest !== undefined);
     const lanes = [
-      { chosen: chosen.filter(({ guest }) => guest !== undefined), lines: print },
-      { chosen: chosen.filter(({ guest }) => guest === undefined), lines: (line: string): void => void kept.push(line) },
+      { chosen: inGuest, lines: print },
+      { chosen: chosen.filter(({ guest }) => guest === undefined), lines: inGuest.length === 0 ? print : (line: string): void => void kept.push(line) },
     ];
     for (const [index, { lines }] of lanes.entries()) {
       const own = join(folder, `lane-${index + 1}`);

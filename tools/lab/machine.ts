@@ -30,6 +30,13 @@ export interface Disk {
   filter?: { driver: string } & Record<string, unknown>;
 }
 
+export interface MachineOptions {
+  /** Default 2. One is emulated faster. */
+  cpus?: number;
+  /** Kernel command line besides the lab's own. */
+  options?: string;
+}
+
 export interface MachineFiles {
   kernel: string;
   initramfs: string;
@@ -46,9 +53,15 @@ const KERNEL_OPTIONS = 'quiet panic=-1 mitigations=off nokaslr cryptomgr.notests
 let machines = 0;
 
 /** Command line of a machine. `console` is what its serial port is joined to. */
-export function qemuArguments(files: MachineFiles, disks: readonly Disk[], accelerator: 'tcg' | 'kvm', console: string, options: string): string[] {
+export function qemuArguments(
+  files: MachineFiles,
+  disks: readonly Disk[],
+  accelerator: 'tcg' | 'kvm',
+  console: string,
+  { cpus = 2, options = '' }: MachineOptions,
+): string[] {
   const args = accelerator === 'kvm' ? ['-accel', 'kvm', '-cpu', 'host'] : ['-accel', 'tcg,thread=multi', '-cpu', 'max'];
-  args.push('-M', 'q35', '-smp', '2', '-m', String(MEMORY_MIB), '-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot');
+  args.push('-M', 'q35', '-smp', String(cpus), '-m', String(MEMORY_MIB), '-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot');
   args.push('-kernel', files.kernel, '-initrd', files.initramfs, '-append', `console=ttyS0 ${KERNEL_OPTIONS} ${options}`.trim());
   args.push('-serial', console);
   args.push('-fsdev', 'local,id=host,path=/,security_model=none,readonly=on,multidevs=remap', '-device', 'virtio-9p-pci,fsdev=host,mount_tag=host');
@@ -123,7 +136,7 @@ export class Machine {
   }
 
   /** Starts it and waits for its agent. Its kernel's messages end up in `files.folder`. */
-  static async boot(files: MachineFiles, disks: readonly Disk[], accelerator: 'tcg' | 'kvm', options = ''): Promise<Machine> {
+  static async boot(files: MachineFiles, disks: readonly Disk[], accelerator: 'tcg' | 'kvm', options: MachineOptions = {}): Promise<Machine> {
     const number = ++machines;
     const paths = {
       port: join(files.folder, `port-${number}`),
@@ -135,7 +148,11 @@ export class Machine {
     args.push('-chardev', `socket,id=port,path=${paths.port}`, '-device', 'virtio-serial-pci', '-device', 'virtserialport,chardev=port,name=sectorwise.lab');
     args.push('-chardev', `socket,id=qmp,path=${paths.qmp}`, '-mon', 'chardev=qmp,mode=control');
     const errors = openSync(`${paths.console}.qemu`, 'w');
-    const process_ = spawn('qemu-system-x86_64', args, { stdio: ['ignore', errors, errors], env: { ...process.env, PATH: searchPath } });
+    // Whatever ends this process, its machines end with it.
+    const process_ = spawn('setpriv', ['--pdeathsig', 'KILL', 'qemu-system-x86_64', ...args], {
+      stdio: ['ignore', errors, errors],
+      env: { ...process.env, PATH: searchPath },
+    });
     closeSync(errors);
     const died = once(process_, 'exit').then(([code]) => {
       throw new Error(

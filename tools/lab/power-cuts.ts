@@ -25,6 +25,11 @@ const MOMENTS_MS = 1500;
 const SETTLE_MS = 400;
 const ROUND_MS = 120_000;
 const ids = ['cut-device', 'cut-ext4'] as const;
+/**
+ * ext4 commits by writes with FUA where the disk offers it, and QEMU's NVMe (seen with 7.2) offers it and does not honour it: nothing in the log says that such a write was forced, and no flush follows. AHCI disks have FUA switched off in Linux, so that the
+ * kernel flushes after the commit instead. What the library itself asks for is a flush on either.
+ */
+const kinds = { 'cut-device': 'nvme', 'cut-ext4': 'sata' } as const;
 
 function disksOf(folder: string): Disk[] {
   return ids.map((id) => {
@@ -36,7 +41,7 @@ function disksOf(folder: string): Disk[] {
     truncateSync(log, LOG_BYTES);
     // Without flushes of its own the host's disk stays out of the measurement: nothing but SIGKILL happens to QEMU.
     const logNode = { driver: 'raw', cache: { 'no-flush': true }, file: { driver: 'file', filename: log } };
-    return { id, kind: 'nvme', image, throttled: true, filter: { driver: 'blklogwrites', log: logNode, 'log-sector-size': LOG_SECTOR_BYTES } };
+    return { id, kind: kinds[id], image, throttled: true, filter: { driver: 'blklogwrites', log: logNode, 'log-sector-size': LOG_SECTOR_BYTES } };
   });
 }
 
@@ -53,7 +58,7 @@ export async function powerCuts(session: Session, cuts: number, seed: number): P
 
   for (let round = 0; round <= cuts; round++) {
     const last = round === cuts;
-    const machine = await session.boot(disksOf(folder));
+    const machine = await session.boot(disksOf(folder), { cpus: 1 });
     try {
       const counts: Record<string, number> = { device: 0, ext4: 0 };
       let checked = 0;

@@ -25,8 +25,6 @@ export interface Scenario {
 
 export interface MachinePlan {
   name: string;
-  /** Kernel command line besides the lab's own. */
-  options: string;
   disks(folder: string): Disk[];
 }
 
@@ -95,7 +93,6 @@ function removalImage(folder: string, id: string): string {
 export const machines: readonly MachinePlan[] = [
   {
     name: 'removal',
-    options: '',
     disks: (folder) => [
       ...['nvme-remove', 'nvme-pull', 'nvme-eject'].map((id): Disk => ({ id, kind: 'nvme', image: removalImage(folder, id), throttled: true })),
       { id: 'sata-delete', kind: 'sata', image: removalImage(folder, 'sata-delete'), throttled: true },
@@ -103,7 +100,6 @@ export const machines: readonly MachinePlan[] = [
   },
   {
     name: 'faults',
-    options: '',
     disks: (folder) => {
       const faulty = (id: string): string => {
         const path = join(folder, `${id}.img`);

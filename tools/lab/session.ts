@@ -4,7 +4,7 @@
  * Guarantees: a scenario that hangs, crashes or takes its machine along fails, and the next one gets a new machine; nothing is left running.
  */
 import { join } from 'node:path';
-import { type Disk, Machine, type MachineFiles, timeout } from './machine.js';
+import { type Disk, Machine, type MachineFiles, type MachineOptions, timeout } from './machine.js';
 import type { HostRequest, Settings, ToHost } from './messages.js';
 import type { MachinePlan } from './scenarios.js';
 
@@ -51,7 +51,7 @@ export class Session {
     this.print(`          ${text}`);
   }
 
-  async boot(disks: readonly Disk[], options = ''): Promise<Machine> {
+  async boot(disks: readonly Disk[], options: MachineOptions = {}): Promise<Machine> {
     const began = performance.now();
     const machine = await Machine.boot(this.#files, disks, this.#accelerator, options);
     this.#booted.add(machine);
@@ -65,7 +65,7 @@ export class Session {
   async machineOf(plan: MachinePlan): Promise<Machine> {
     if (this.#machine !== undefined && this.#plan === plan) return this.#machine;
     await this.end();
-    this.#machine = await this.boot(plan.disks(this.folder), plan.options);
+    this.#machine = await this.boot(plan.disks(this.folder));
     this.#plan = plan;
     return this.#machine;
   }
