@@ -51,6 +51,8 @@ export class DirectWrites {
       return undefined;
     },
   };
+  /** Where the padding of a write past the end of the file reached last. */
+  #padded = 0;
   /** Bytes were given up that may have been to make the file longer. */
   #sizeUnsure = false;
   /** A flush, a cut or a hole is under way: no write-back may begin beside it. */
@@ -77,6 +79,7 @@ export class DirectWrites {
     this.#back.onWritten = (end) => {
       this.#unsynced = true;
       this.#ground.reached(end);
+      if (end > this.#ground.logical) this.#padded = end;
     };
   }
 
@@ -139,8 +142,8 @@ export class DirectWrites {
         this.#onInvalidate(end, before - end);
       }
       cut(end);
-      // The padding of what landed after it is nobody's growth.
-      if (flying.length > 0 && ground.logical > before && ground.logical - before < this.#unitSectors * SECTOR_BYTES) ground.logical = before;
+      // The padding of a write of ours that landed after it is nobody's growth.
+      if (ground.logical > before && ground.logical === this.#padded) ground.logical = before;
       // Frames change once no operation is on them; the last block may be about to get the bytes behind the end.
       this.#manager.exclude(Math.floor(size / BLOCK_BYTES) * BLOCK_SECTORS, LAST_SECTOR, () => {
         this.#manager.readmit();
