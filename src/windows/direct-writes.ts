@@ -166,7 +166,8 @@ export class DirectWrites {
       let behind = 0;
       for (let sector = 0; sector < BLOCK_SECTORS; sector++) {
         const at = sector * SECTOR_BYTES;
-        if (start + at >= from) behind |= 1 << sector;
+        // By whole units: what is missing of one is read as a whole.
+        if (start + at - (sector % this.#unitSectors) * SECTOR_BYTES >= from) behind |= 1 << sector;
         if (start + at + SECTOR_BYTES > from && (frames.dirty[frame] & (1 << sector)) === 0) bytes.fill(0, Math.max(from - start, at), at + SECTOR_BYTES);
       }
       this.#back.unwritten(frames.blockOf[frame], behind);

@@ -60,6 +60,8 @@ class FileState {
   readonly unit: number;
   /** When the library saw the last cut by others. */
   cutUntil = 0;
+  /** The least that others cut it to. */
+  cutFrom = Number.POSITIVE_INFINITY;
   least = 0;
   most = 0;
 
@@ -75,6 +77,7 @@ class FileState {
     this.unknown.set(other.unknown);
     this.changedAt.set(other.changedAt);
     this.cutUntil = other.cutUntil;
+    this.cutFrom = other.cutFrom;
     this.least = other.least;
     this.most = other.most;
   }
@@ -95,7 +98,13 @@ class FileState {
         this.unknown.fill(0, from, to);
         this.#grow(to);
         // Written before the library saw the cut: it goes to the device by whole sectors, and the file ends behind the last.
-        if (acceptedAt < this.cutUntil) this.most = Math.max(this.most, Math.ceil(to / this.unit) * this.unit);
+        if (acceptedAt < this.cutUntil) {
+          const end = Math.ceil(to / this.unit) * this.unit;
+          this.most = Math.max(this.most, end);
+          // What was in memory of these sectors goes with it.
+          this.unknown.fill(1, Math.min(from, Math.max(this.cutFrom, Math.floor(from / this.unit) * this.unit)), from);
+          this.unknown.fill(1, Math.max(to, this.cutFrom), end);
+        }
         break;
       case 'truncate':
         this.bytes.fill(0, change.size);
@@ -124,6 +133,7 @@ class FileState {
           at = end;
         }
         this.cutUntil = Math.max(this.cutUntil, endedAt);
+        this.cutFrom = Math.min(this.cutFrom, change.size);
         this.least = Math.min(this.least, change.size);
         if (change.taken) this.most = Math.max(change.size, Math.min(this.most, change.most));
         this.bytes.fill(0, this.most);
