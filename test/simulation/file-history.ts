@@ -116,6 +116,8 @@ class FileState {
         this.#grow(from + change.length);
         break;
       case 'zero':
+        // Of what was written behind a cut that the library had not seen, nothing is left to write there.
+        if (acceptedAt < this.cutUntil) this.least = Math.min(this.least, Math.max(this.cutFrom, from));
         this.bytes.fill(0, from, to);
         this.unknown.fill(0, from, to);
         break;
@@ -306,7 +308,7 @@ export class FileHistory {
       state.least = size;
       state.most = size;
       state.bytes.fill(0, size);
-      state.unknown.fill(0, size);
+      // What was given up there may come back when the file grows again.
     }
     return true;
   }
