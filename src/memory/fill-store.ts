@@ -3,7 +3,7 @@
  *
  *   mapping [ · · x x · … ]   resident pages need nothing; a few absent ones are read into the scratch slab, all into the same bytes, many are filled (`OP_FILL`), which names no memory
  *
- * Guarantees: takes no memory, so nobody ever waits for room; a block is resident once its operation ended well.
+ * Guarantees: takes no memory, so nobody ever waits for room; a block is resident once its operation ended well, unless pages were dropped meanwhile.
  * Leaves to others: what is resident (`mapping.ts`).
  */
 import type { OperationTable } from '../requests/operation-table.js';
@@ -26,6 +26,8 @@ export class FillStore implements BlockStore {
   #runs = new Float64Array(64);
   #runCount = 0;
   #run = 0;
+  /** For each operation, how often pages had been dropped when it began. */
+  #began = new Float64Array(64);
   /** Where `state` was asked about last. */
   #asked = 0;
 
@@ -73,10 +75,23 @@ export class FillStore implements BlockStore {
     return 0;
   }
 
-  began(): void {}
+  began(start: number): void {
+    const operation = this.operations?.at(start) ?? -1;
+    if (operation < 0) return;
+    if (operation >= this.#began.length) {
+      const more = new Float64Array(2 * (operation + 1));
+      more.set(this.#began);
+      this.#began = more;
+    }
+    this.#began[operation] = this.#mapping.drops;
+  }
 
   ended(start: number, sectors: number, write: boolean, ok: boolean): void {
-    if (!write && ok) this.#mapping.markResident(start * SECTOR_BYTES, sectors * SECTOR_BYTES);
+    if (write || !ok) return;
+    // What was dropped since the operation began may have been what it brought in: the next question is put to the kernel.
+    const operation = this.operations?.at(start) ?? -1;
+    if (operation >= 0 && this.#began[operation] !== this.#mapping.drops) return;
+    this.#mapping.markResident(start * SECTOR_BYTES, sectors * SECTOR_BYTES);
   }
 
   zero(): void {}

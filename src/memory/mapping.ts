@@ -207,6 +207,8 @@ export interface FileMappingOptions {
 
 /** The standing mapping of one file. Offsets and lengths are bytes of the file; no range is longer than 64 MiB unless it says so. */
 export class FileMapping {
+  /** Times that pages were dropped: by `unmap`, or as `dropped` was told. */
+  drops = 0;
   readonly #fd: number;
   readonly #path: string;
   readonly #shared: boolean;
@@ -328,6 +330,12 @@ export class FileMapping {
       const first = Math.ceil(Math.max(0, offset - segment.start) / UNIT_BYTES);
       segment.mark(first, whole((Math.min(end, segment.end) - segment.start) / UNIT_BYTES) - 1, now);
     }
+  }
+
+  /** The kernel dropped pages of the range, or is about to. Any length. */
+  dropped(offset: number, length: number): void {
+    this.drops++;
+    this.forget(offset, length);
   }
 
   /** Nothing in the range counts as resident any longer; the next question is put to the kernel. Any length. */
@@ -475,7 +483,7 @@ export class FileMapping {
    * and their memory free. Any length; one call of the kernel for each segment, which takes some 30 ns for each page that was there and next to nothing for others.
    */
   unmap(offset: number, length: number): void {
-    this.forget(offset, length);
+    this.dropped(offset, length);
     for (const segment of this.#all()) {
       const begin = Math.max(0, pagesDown(offset) - segment.start);
       const end = Math.min(segment.length, pagesUp(offset + length) - segment.start);

@@ -531,6 +531,9 @@ export class MappedAccess implements Access {
     // Pages that are mapped are not dropped, so they leave the page table first.
     this.#unmap(position, length);
     const result = await new Promise<number>((resolve) => control(this.manager, { opcode: OP_EVICT, position, length }, resolve));
+    // What was filled or proved between the two may be gone again.
+    this.#mapping.dropped(position, length);
+    this.#shared?.dropped(position, length);
     if (result < 0) throw systemError(result, 'fadvise', { path: this.path, offset: position, length });
   }
 
