@@ -97,6 +97,11 @@ export class Medium {
   resizeThrough(size: number): void {
     this.resize(size);
     this.#durableSize = size;
+    for (const [sector, { versions }] of this.#unsynced) {
+      const start = sector * this.sectorSize;
+      if (start >= size) this.#unsynced.delete(sector);
+      else if (start + this.sectorSize > size) for (const version of versions) version.fill(0, size - start);
+    }
   }
 
   zero(offset: number, length: number): void {

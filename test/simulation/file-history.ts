@@ -242,9 +242,9 @@ export class FileHistory {
     for (const observation of this.#observations) observation.changed(accepted, 'marked', this.#now);
   }
 
-  /** Somebody else cut the file. */
-  cut(size: number): Accepted {
-    let most = size;
+  /** Somebody else cut the file. `open`: the library may make it as long again as it believes it to be, before it sees the cut. */
+  cut(size: number, open: boolean): Accepted {
+    let most = open ? Math.max(size, this.#now.most) : size;
     const { changedAt } = this.#now;
     for (let sector = 0; sector < changedAt.length; sector++) if (changedAt[sector] > this.flushedAt) most = Math.max(most, (sector + 1) * this.#unit);
     // With changes of the library's own on their way, where the file ends depends on which came first.

@@ -34,8 +34,6 @@ export interface World {
   readonly disk: SimulatedDisk;
   readonly problems: unknown[];
   readonly counts: SimulationCounts;
-  /** Turns of the driver so far. */
-  readonly turns: number;
   /** A call of the library is under way. */
   inside: number;
   note(text: string): void;
@@ -93,7 +91,10 @@ interface Running {
 interface Noticed {
   /** What everybody gets from then on. */
   code: string;
-  turn: number;
+  /** What was settled before has been told: from here on nothing succeeds. */
+  over: boolean;
+  /** Operations that had moved bytes. */
+  transfers: number;
   /** The file as everybody was told that it is. */
   state: { bytes: Uint8Array; unknown: Uint8Array; least: number; most: number };
   /** Changes that were accepted and had not ended. */
@@ -225,7 +226,12 @@ export class Life {
     ground.lose = (cause) => {
       this.#world.note(`(lost: ${cause === CAUSE_SHUTDOWN ? 'shutdown' : 'unplug'})`);
       this.#expectedEvents.push({ cause: cause === CAUSE_SHUTDOWN ? 'shutdown' : 'unplug', offset: 0 });
-      this.noticed = this.#take(cause === CAUSE_SHUTDOWN ? 'ERR_SECTORWISE_SHUTDOWN' : 'ERR_SECTORWISE_UNPLUGGED');
+      const noticed = this.#take(cause === CAUSE_SHUTDOWN ? 'ERR_SECTORWISE_SHUTDOWN' : 'ERR_SECTORWISE_UNPLUGGED');
+      this.noticed = noticed;
+      // The reactions to what was settled before are queued before this.
+      queueMicrotask(() => {
+        noticed.over = true;
+      });
       return lose(cause);
     };
     const cut = ground.cut.bind(ground);
@@ -258,7 +264,8 @@ export class Life {
     if (blocking !== undefined) unsure.push(blocking);
     return {
       code,
-      turn: this.#world.turns,
+      over: false,
+      transfers: this.#transfers,
       state: this.history.state,
       pending: pending.filter((accepted) => accepted !== blocking),
       unsure,
@@ -277,7 +284,7 @@ export class Life {
   /** Somebody else gives the file another size: a smaller one, or none that it has not. */
   cutByOthers(size: number): void {
     this.#removed = true;
-    const accepted = this.history.cut(size);
+    const accepted = this.history.cut(size, this.#world.configuration.notice !== 'event' && this.#mayFail());
     this.#cuts.push({ accepted, end: Infinity });
     this.#world.counts.cuts++;
     this.#world.note(`cut by others to ${size}`);
@@ -409,7 +416,7 @@ export class Life {
         try {
           if (++settled !== 1) throw new Error('settled twice');
           this.#world.note(`  ${name}: done`);
-          if (this.noticed !== undefined && this.#world.turns > this.noticed.turn + 1 && /^(read|window|writable|write|resize|allocate|discard) /.test(what))
+          if (this.noticed?.over && /^(read|window|writable|write|resize|allocate|discard) /.test(what))
             throw new Error('it succeeded although the file was lost before');
           await ended(value);
           finished();
@@ -1343,9 +1350,15 @@ export class Life {
     this.#checkLoss(named ?? [], taken);
   }
 
+  get #transfers(): number {
+    const { deviceReads, deviceWrites } = this.file.stats;
+    return deviceReads + deviceWrites;
+  }
+
   /** Nothing of a lost file can be read, changed, or taken for valid. */
-  async #checkDead({ code, size }: Noticed): Promise<void> {
+  async #checkDead({ code, size, transfers }: Noticed): Promise<void> {
     const { file } = this;
+    assert.strictEqual(this.#transfers, transfers, 'a completion that came late was counted');
     const is = (error: unknown): boolean => codeOf(error) === code;
     const bytes = new Uint8Array(10).fill(sentinel);
     assert.throws(() => file.tryRead(bytes, 0), is);
