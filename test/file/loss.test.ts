@@ -430,6 +430,24 @@ describe('a file that others cut', () => {
     await settled(parts, file.close());
   });
 
+  it('reads what others cut off of a device’s sector as zeros, and never comes in again under a window that is still good', async () => {
+    const parts = scene({}, { sectorSize: 4096, size: 6 * BLOCK_BYTES });
+    const { file, disk } = parts;
+    await settled(parts, file.prefetch(0, 6 * BLOCK_BYTES));
+    await settled(parts, file.write(new Uint8Array(10).fill(5), 5 * BLOCK_BYTES));
+    disk.resize(3 * BLOCK_BYTES + 1000);
+    const window = file.tryWindow(3 * BLOCK_BYTES, 1000);
+    const view = window?.bytes;
+    const reading = file.read(new Uint8Array(2 * BLOCK_BYTES), 3 * BLOCK_BYTES);
+    await turn();
+    expect(view?.every((byte) => byte === 1)).toBe(true);
+    await settled(parts, reading);
+    expect([...(file.tryWindow(3 * BLOCK_BYTES + 999, 3)?.bytes ?? [])]).toEqual([1, 0, 0]);
+    expect(view?.every((byte) => byte === 1)).toBe(true);
+    window?.release();
+    await settled(parts, file.close());
+  });
+
   it('loses the nearest of several ends, also where it grew again before that could be looked at', async () => {
     const parts = scene();
     const { file, disk } = parts;

@@ -391,6 +391,19 @@ describe('power cuts', () => {
     expect(fellBack).toBeGreaterThan(5);
   });
 
+  it('what somebody else cut off is gone for good, whatever a failed sync forgot', () => {
+    const { disk, ring } = make({ afterSyncError: 'forget', size: 8192 });
+    disk.write(0, new Uint8Array(8192).fill(3));
+    ring.write(4096, 4096, 5);
+    disk.resize(1000);
+    disk.plant('syncError');
+    ring.sync();
+    disk.resize(8192);
+    ring.sync();
+    const durable = disk.snapshot('durable').read(0, 8192);
+    expect([durable.subarray(0, 1000).every((byte) => byte === 3), durable.subarray(1000).every((byte) => byte === 0)]).toEqual([true, true]);
+  });
+
   it('on sectors of 4096 bytes a block is never torn', () => {
     for (const seed of seeds) {
       const { disk, ring } = make({ seed, sectorSize: 4096 });
