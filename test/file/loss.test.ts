@@ -112,7 +112,7 @@ describe('a disk that is unplugged', () => {
     const view = window.bytes;
     const reading = file.read(new Uint8Array(10), 8 * BLOCK_BYTES);
     await turn();
-    expect(disk.inFlight).toBe(1);
+    expect(disk.inFlight).toBeGreaterThan(0);
     disk.unplug();
     expect([window.valid, writable.valid]).toEqual([false, false]);
     expect(() => window.bytes).toThrow(unplugged as Error);
