@@ -197,6 +197,10 @@ export class RequestManager implements CompletionConsumer {
   #lost: ((caller: Caller) => Error) | undefined;
   /** Operations that ended as they would on a lost device, until it is known whether it is: they are not on the ring any more. */
   #suspects: { operation: number; result: number }[] = [];
+  /** Operations that are looked into after an error: sent one at a time, each in a batch of its own. */
+  #solitary: number[] = [];
+  /** The one of them that is on its way, -1 for none. */
+  #alone = -1;
 
   constructor(ring: Ring, store: BlockStore, source: RequestSource, file: number, limits: RequestLimits) {
     this.#ring = ring;
@@ -725,49 +729,69 @@ export class RequestManager implements CompletionConsumer {
   #submit(): void {
     const { operations } = this;
     const ring = this.#ring;
+    let before = -1;
     while (this.#queueHead >= 0 && ring.space > 0) {
       const operation = this.#queueHead;
       this.#queueHead = operations.next[operation];
       operations.next[operation] = -1;
-      if (this.#lost !== undefined) {
-        this.#finish(operation, ENODEV);
-        continue;
+      if (!this.#send(operation) || operations.kind[operation] === KIND_CONTROL) continue;
+      if (before >= 0 && this.#neighbours(before, operation)) {
+        operations.neighboured[before] = 1;
+        operations.neighboured[operation] = 1;
       }
-      const kind = operations.kind[operation];
-      const handle = operations.handle(operation);
-      if (kind === KIND_CONTROL) {
-        const control = this.#controls[operation];
-        if (control === undefined) throw assertionError('a control operation without its arguments');
-        const { opcode, position, length, slab, offset } = control;
-        ring.push(opcode, this.#file, slab ?? 0, offset ?? Math.floor(length / 2 ** 32), length, position, handle);
-        continue;
-      }
-      const done = operations.done[operation];
-      const position = operations.start[operation] * SECTOR_BYTES + done;
-      let length = operations.sectors[operation] * SECTOR_BYTES - done;
-      const offset = operations.offset[operation] + done;
-      if (kind === KIND_WRITE) {
-        ring.push(this.#write, this.#file, operations.slab[operation], offset, length, position, handle);
-        continue;
-      }
-      const { alignment } = this.#limits;
-      const readable = Math.ceil(this.#source.committedSize / alignment) * alignment;
-      if (position >= readable) {
-        this.#zeroRest(operation, done);
-        this.#finish(operation, 0);
-        continue;
-      }
-      length = Math.min(length, readable - position);
-      const { fillFrom } = this.#limits;
-      if (fillFrom !== undefined) {
-        if (length >= fillFrom) ring.push(OP_FILL, this.#file, 0, 0, length, position, handle);
-        else ring.push(this.#read, this.#file, operations.slab[operation], 0, length, position, handle);
-        continue;
-      }
-      ring.push(this.#read, this.#file, operations.slab[operation], offset, length, position, handle);
+      before = operation;
     }
     ring.flush();
+    while (this.#alone < 0 && this.#solitary.length > 0 && ring.space > 0) {
+      const operation = this.#solitary.shift() as number;
+      if (this.#send(operation)) this.#alone = operation;
+      ring.flush();
+    }
     ring.hold(ring.inFlight > 0);
+  }
+
+  #neighbours(one: number, other: number): boolean {
+    const { start, sectors, kind } = this.operations;
+    return kind[one] === kind[other] && (start[one] + sectors[one] === start[other] || start[other] + sectors[other] === start[one]);
+  }
+
+  /** Writes the operation's entry. False if there was nothing to send, and it is over. */
+  #send(operation: number): boolean {
+    const { operations } = this;
+    const ring = this.#ring;
+    if (this.#lost !== undefined) {
+      this.#finish(operation, ENODEV);
+      return false;
+    }
+    const kind = operations.kind[operation];
+    const handle = operations.handle(operation);
+    if (kind === KIND_CONTROL) {
+      const control = this.#controls[operation];
+      if (control === undefined) throw assertionError('a control operation without its arguments');
+      const { opcode, position, length, slab, offset } = control;
+      ring.push(opcode, this.#file, slab ?? 0, offset ?? Math.floor(length / 2 ** 32), length, position, handle);
+      return true;
+    }
+    const done = operations.done[operation];
+    const position = operations.start[operation] * SECTOR_BYTES + done;
+    let length = operations.sectors[operation] * SECTOR_BYTES - done;
+    const offset = operations.offset[operation] + done;
+    if (kind === KIND_WRITE) {
+      ring.push(this.#write, this.#file, operations.slab[operation], offset, length, position, handle);
+      return true;
+    }
+    const { alignment, fillFrom } = this.#limits;
+    const readable = Math.ceil(this.#source.committedSize / alignment) * alignment;
+    if (position >= readable) {
+      this.#zeroRest(operation, done);
+      this.#finish(operation, 0);
+      return false;
+    }
+    length = Math.min(length, readable - position);
+    if (fillFrom === undefined) ring.push(this.#read, this.#file, operations.slab[operation], offset, length, position, handle);
+    else if (length >= fillFrom) ring.push(OP_FILL, this.#file, 0, 0, length, position, handle);
+    else ring.push(this.#read, this.#file, operations.slab[operation], 0, length, position, handle);
+    return true;
   }
 
   // Completion
@@ -777,6 +801,7 @@ export class RequestManager implements CompletionConsumer {
     const operation = operations.resolve(handle);
     if (operation < 0) return;
     this.#ring.inFlight--;
+    if (operation === this.#alone) this.#alone = -1;
     if (this.#lost !== undefined) {
       // Late: whatever it says, it says it of something that is gone.
       this.#finish(operation, ENODEV);
@@ -895,8 +920,17 @@ export class RequestManager implements CompletionConsumer {
     this.#store.zero(operations.slab[operation], offset + from, offset + operations.sectors[operation] * SECTOR_BYTES);
   }
 
+  /**
+   * The kernel makes one request of neighbours that come in one batch, and if that fails, fails them all: one that had a neighbour is asked again by itself before it is believed, and what is cut in two
+   * is sent one after the other.
+   */
   #fail(operation: number, result: number): void {
-    if (MEDIUM_ERRORS.has(result) && this.operations.sectors[operation] > this.#unitSectors) this.#split(operation);
+    const { operations } = this;
+    if (MEDIUM_ERRORS.has(result) && operations.neighboured[operation] === 1) {
+      operations.neighboured[operation] = 0;
+      operations.renew(operation);
+      this.#solitary.push(operation);
+    } else if (MEDIUM_ERRORS.has(result) && operations.sectors[operation] > this.#unitSectors) this.#split(operation);
     else this.#finish(operation, result);
   }
 
@@ -928,7 +962,7 @@ export class RequestManager implements CompletionConsumer {
         if (slot >= 0 && this.#waitsIn(slot, operations.start[half], operations.sectors[half])) operations.link(half, handle);
       }
       if (owner !== undefined) this.#owners[half] = owner;
-      this.#enqueue(half);
+      this.#solitary.push(half);
     }
     owner?.operationSplit();
   }
