@@ -47,8 +47,8 @@ export interface BlockCopies {
 export class WriteBack {
   /** The ranges that a flush could not make durable, until they are acknowledged. */
   losses: Loss[] = [];
-  /** Told where the device has bytes up to, after each write. */
-  onWritten: (end: number) => void = () => {};
+  /** Told what the device has, after each write. Sectors. */
+  onWritten: (start: number, sectors: number) => void = () => {};
   /** Told where a write will end, before it is sent: one that fails may have moved the end of the file all the same. */
   onWriting: (end: number) => void = () => {};
   readonly #frames: FrameCache;
@@ -120,11 +120,10 @@ export class WriteBack {
     if (this.#held.delete(block)) this.#frames.unpin(block);
   }
 
-  /** What was written of the block since the last sync, in these sectors, is written once more. */
+  /** What was written of the block, in these sectors, is written once more, if it is still in memory. */
   again(block: number, mask: number): void {
     const frame = this.#frames.find(block);
-    const written = (this.#unsynced.get(block) ?? 0) & mask;
-    if (frame >= 0 && (this.#frames.valid[frame] & written) === written && written !== 0) this.mark(block, frame, written);
+    if (frame >= 0 && mask !== 0 && (this.#frames.valid[frame] & mask) === mask) this.mark(block, frame, mask);
   }
 
   /** What was written of the block, in these sectors, is not on the device any more: no sync has to make it durable. */
@@ -406,7 +405,7 @@ export class WriteBack {
       },
       operationEnded: (start, sectors, result) => {
         if (result < 0) this.#failed(start, sectors, result);
-        else this.onWritten((start + sectors) * SECTOR_BYTES);
+        else this.onWritten(start, sectors);
         if (--pending !== 0) return;
         afterwards?.();
         this.#release();

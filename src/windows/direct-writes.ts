@@ -51,6 +51,8 @@ export class DirectWrites {
       return undefined;
     },
   };
+  /** Written since others were seen to have cut the file, behind the cut: block → sectors. */
+  readonly #writtenSince = new Map<number, number>();
   /** Where the padding of a write past the end of the file reached last. */
   #padded = 0;
   /** Bytes were given up that may have been to make the file longer. */
@@ -76,10 +78,12 @@ export class DirectWrites {
       if (end > this.#ground.committed) this.#ground.committed = end;
     };
     this.#ground.certain = this.#ground.committed;
-    this.#back.onWritten = (end) => {
+    this.#back.onWritten = (start, sectors) => {
+      const end = (start + sectors) * SECTOR_BYTES;
       this.#unsynced = true;
       this.#ground.reached(end);
       if (end > this.#ground.logical) this.#padded = end;
+      if (end > this.#ground.fallen) this.#noteWritten(start, start + sectors);
     };
   }
 
@@ -114,13 +118,6 @@ export class DirectWrites {
    */
   shrunk(sizeNow: () => number, cut: (end: number) => void, done: () => void): void {
     const ground = this.#ground;
-    const frames = this.#frames;
-    const flying: number[] = [];
-    if (this.#back.running) {
-      frames.forEachIn(0, Number.POSITIVE_INFINITY, (frame) => {
-        if (frames.isWriting(frame)) flying.push(frames.blockOf[frame]);
-      });
-    }
     this.#beginAlone(done, (finished) => {
       const size = sizeNow();
       if (size >= ground.seen || this.#lost) {
@@ -129,9 +126,12 @@ export class DirectWrites {
       }
       const before = ground.logical;
       const device = this.#kind === 'block-device';
-      // What was on its way during the cut landed before it or after: it is sent once more.
-      if (!device)
-        for (const block of flying) this.#back.again(block, this.#units(Math.min(BLOCK_BYTES, Math.max(0, size - block * BLOCK_BYTES)), BLOCK_BYTES));
+      // What ended after the cut was seen landed before it or after: it is sent once more.
+      for (const [block, mask] of this.#writtenSince) {
+        const behind = Math.max(0, size - block * BLOCK_BYTES);
+        if (!device && behind < BLOCK_BYTES) this.#back.again(block, mask & this.#units(behind, BLOCK_BYTES));
+      }
+      this.#writtenSince.clear();
       const end = Math.max(Math.min(size, before), device ? 0 : Math.min(before, this.#back.dirtyEnd));
       ground.sized(size);
       if (end < before) {
@@ -152,6 +152,14 @@ export class DirectWrites {
         finished();
       });
     });
+  }
+
+  #noteWritten(from: number, to: number): void {
+    for (let block = Math.floor(from / BLOCK_SECTORS); block * BLOCK_SECTORS < to; block++) {
+      const base = block * BLOCK_SECTORS;
+      const mask = this.#units(Math.max(0, from - base) * SECTOR_BYTES, Math.min(BLOCK_SECTORS, to - base) * SECTOR_BYTES);
+      this.#writtenSince.set(block, (this.#writtenSince.get(block) ?? 0) | mask);
+    }
   }
 
   /**
@@ -446,6 +454,7 @@ export class DirectWrites {
           return;
         }
         this.#ground.sized(logical);
+        if (logical <= this.#ground.fallen) this.#writtenSince.clear();
         this.#sizeUnsure = false;
         this.#sync(done);
       });
@@ -493,6 +502,7 @@ export class DirectWrites {
             }
             const before = ground.logical;
             ground.sized(size);
+            if (size <= ground.fallen) this.#writtenSince.clear();
             ground.logical = size;
             this.#sizeUnsure = false;
             if (size < before) this.#cut(size, before);
