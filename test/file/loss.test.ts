@@ -448,6 +448,29 @@ describe('a file that others cut', () => {
     await settled(parts, file.close());
   });
 
+  it('keeps what was on its way to the device when others cut it, whether that landed before or after', async () => {
+    const kept = [];
+    for (let seed = 1; seed <= 20; seed++) {
+      const parts = scene({}, { seed });
+      const { file, disk } = parts;
+      await settled(parts, file.write(new Uint8Array(512).fill(5), 8 * BLOCK_BYTES));
+      const window = await settled(parts, file.window(8 * BLOCK_BYTES, 512));
+      const flushing = file.flush();
+      await turn();
+      expect(disk.inFlight).toBe(1);
+      disk.resize(2 * BLOCK_BYTES);
+      await settled(parts, flushing);
+      const end = 8 * BLOCK_BYTES + 512;
+      expect([window.valid, file.size, ...window.bytes.subarray(0, 2)]).toEqual([true, end, 5, 5]);
+      window.release();
+      await settled(parts, file.flush());
+      expect(disk.size).toBe(end);
+      kept.push(disk.snapshot('durable').read(8 * BLOCK_BYTES, 512)[0]);
+      await settled(parts, file.close());
+    }
+    expect(kept).toEqual(new Array(20).fill(5));
+  });
+
   it('loses the nearest of several ends, also where it grew again before that could be looked at', async () => {
     const parts = scene();
     const { file, disk } = parts;

@@ -84,7 +84,9 @@ class FileState {
 
   apply({ change, from, to, state, acceptedAt, endedAt, stampedAt }: Accepted): void {
     if (change.kind !== 'cut' && change.kind !== 'truncate') {
-      for (let sector = Math.floor(from / this.unit); sector * this.unit < to; sector++) this.changedAt[sector] = Math.max(this.changedAt[sector], stampedAt);
+      // What was on its way when a cut was seen is written once more after it.
+      const stamp = acceptedAt < this.cutUntil ? Math.max(stampedAt, this.cutUntil) : stampedAt;
+      for (let sector = Math.floor(from / this.unit); sector * this.unit < to; sector++) this.changedAt[sector] = Math.max(this.changedAt[sector], stamp);
     }
     if (state === 'failed') {
       this.unknown.fill(1, from, to);
@@ -131,6 +133,7 @@ class FileState {
             this.unknown.fill(0, at, end);
           } else {
             this.unknown.fill(1, at, end);
+            if (change.taken) this.changedAt[sector] = Math.max(this.changedAt[sector], endedAt);
           }
           at = end;
         }
