@@ -254,13 +254,17 @@ export class SimulatedDisk {
     this.#device.timeline.at(time, () => this.#device.unplug(answer));
   }
 
-  /** The file system is shut down and the disk stays: as `unplug('EIO')`, but the disk can be used at once by files added after, in a new generation. */
+  /**
+   * The file system is shut down and the disk stays: what is in flight fails with EIO, and so does everything of the files added so far, for ever; files added after it work at once, in a new
+   * generation. Bytes that had landed are kept, synced or not. Files of `openSimulated` fail with ERR_SECTORWISE_SHUTDOWN.
+   */
   shutdown(): void {
     this.#device.shutdown();
   }
 
   /**
-   * Tells the watcher, within the call that does it, when the whole disk is lost or gets another size: what a kernel's events are to a real device.
+   * Tells the watcher, within the call that does it, when the whole disk is lost (`unplug`, `shutdown`, `powerCut`) or gets another size (`resize`): what a kernel's events are to a real device.
+   * With `unplugAfter` and `unplugAt` that is a call that moves time on, perhaps one that waits. By then the disk is as it is said to be. `openSimulated` watches with `notice: 'event'`.
    *
    * @returns ends it.
    */

@@ -32,7 +32,7 @@ const looksMax = 500_000;
 const turnsMax = 100_000;
 /** How likely an accident that was planned happens at one look for completions, so that it comes within any call. */
 const accidentChance = 0.2;
-const traceLength = Number(process.env.TRACE ?? 60);
+const traceLength = 60;
 const driverStream = 1;
 
 /** Runs one seed. A failure is run again with a log, and told with it. */
@@ -87,7 +87,7 @@ class Simulation implements World {
       faults: configuration.faults,
       checkOrdering: true,
       onViolation: 'collect',
-      log: log ? Number(process.env.TRACE ?? 80) : 0,
+      log: log ? 80 : 0,
     });
     const content = this.random.fill(new Uint8Array(size));
     if (size > 0) this.disk.write(0, content);
