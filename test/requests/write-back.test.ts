@@ -165,15 +165,41 @@ describe('a run', () => {
     expect(rig.leak).toBeUndefined();
   });
 
-  it('tells how far the device has bytes', async () => {
-    const ends: number[] = [];
-    back.onWritten = (end) => ends.push(end);
+  it('tells which sectors the device has', async () => {
+    const written: [number, number][] = [];
+    back.onWritten = (start, sectors) => written.push([start, sectors]);
     await load(0, 4);
     change(1, 1);
     change(3, 1, 0b11);
     await begin();
     await rig.complete();
-    expect(ends).toEqual([2 * BLOCK_BYTES, 3 * BLOCK_BYTES + 1024]);
+    expect(written).toEqual([
+      [8, 8],
+      [24, 2],
+    ]);
+  });
+
+  it('names, once the device is gone, what is dirty, on its way, written and not synced, and what of the file was reshaped; in order, each once', async () => {
+    await load(0, 8);
+    change(1, 1);
+    change(2, 1, 0b11);
+    await begin();
+    await rig.complete();
+    change(2, 1, 0b110);
+    change(5, 1);
+    back.reshaped(100, 50);
+    expect(back.dirtyEnd).toBe(6 * BLOCK_BYTES);
+    const gone = new Error('gone');
+    back.losses.push({ offset: 5 * BLOCK_BYTES, length: BLOCK_BYTES, error: new Error('named before') });
+    back.loseAll(gone, [{ offset: 3 * BLOCK_BYTES, length: 10 }]);
+    expect(back.losses.slice(1)).toEqual([
+      { offset: 100, length: 50, error: gone },
+      { offset: BLOCK_BYTES, length: BLOCK_BYTES + 3 * 512, error: gone },
+      { offset: 3 * BLOCK_BYTES, length: 10, error: gone },
+    ]);
+    expect(back.unsyncedCount).toBe(0);
+    expect(back.acknowledge().length).toBe(4);
+    expect(back.losses).toEqual([]);
   });
 });
 
