@@ -21,7 +21,7 @@ const ordinaryMemlockBytes = 8 * 1024 * 1024;
 /** What runs on no kernel at all: once is enough. */
 const pureFolders = ['test/requests', 'test/simulation', 'test/testing', 'test/layout', 'test/tools'];
 /** What runs under no engine. */
-const enginelessFolders = [...pureFolders, 'test/geometry'];
+const enginelessFolders = [...pureFolders, 'test/geometry', 'test/rigs', 'test/unplug'];
 
 const sum = emptyTally();
 const scratch = mkdtempSync(join(tmpdir(), 'sectorwise-test-'));

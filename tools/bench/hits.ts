@@ -360,7 +360,7 @@ export const hits: Group = {
     const path = await makeBenchFile(settings.folder, size);
     const database = await fillDatabase(peers, path, settings.log);
     const file = await open(path, { caching: 'page-cache' });
-    const frames = await open(path, { caching: 'direct' });
+    const frames = await open(path, { caching: 'direct', idleMs: Number.POSITIVE_INFINITY });
     const fd = openSync(path, 'r');
     const misses: Misses = { asked: 0, missed: 0, batches: 0, late: 0 };
     try {
