@@ -8,6 +8,9 @@ import { runInNewContext } from 'node:vm';
 import { Bench } from 'tinybench';
 import type { Contender } from './report.js';
 
+/** Measured time, as that of a run: what is between batches takes as long again and more. */
+const warmUpMs = 200;
+
 export interface Batch {
   name: string;
   own?: boolean;
@@ -24,7 +27,7 @@ export function batchContender({ name, own, operations, run, prepare }: Batch, s
     name,
     own,
     async run() {
-      const bench = new Bench({ time: seconds * 1000, warmupTime: 200 });
+      const bench = new Bench({ time: seconds * 1000, warmupTime: Math.min(warmUpMs, seconds * 100) });
       bench.add(name, run, prepare ? { beforeEach: prepare } : {});
       const [task] = await bench.run();
       const { result } = task;
