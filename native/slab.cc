@@ -12,14 +12,15 @@
 #include <linux/falloc.h>
 #include <node_api.h>
 #include <pthread.h>
-#include <signal.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <utility>
+#include <vector>
 
 #include "facilities.h"
+#include "presence.h"
 #include "residency.h"
 
 namespace {
@@ -64,7 +65,7 @@ void* PutZeroPages(unsigned char* start, size_t bytes) {
   return moved == MAP_FAILED ? nullptr : moved;
 }
 
-// Less than this is unmapped where it is dropped: a thread costs as much.
+// Less than this is unmapped where it is dropped: waking a thread costs as much.
 constexpr size_t kUnmapElsewhere = size_t{16} << 20;
 
 void Unmap(void* shared, void* priv, size_t bytes) {
@@ -72,29 +73,45 @@ void Unmap(void* shared, void* priv, size_t bytes) {
   if (priv != nullptr) munmap(priv, bytes);
 }
 
-void* UnmapThread(void* argument) {
-  const std::unique_ptr<SlabRemains> remains(static_cast<SlabRemains*>(argument));
-  Unmap(remains->shared, remains->priv, remains->bytes);
-  return nullptr;
+// What waits to be unmapped, and whether its thread runs. Never destroyed: the thread is never joined.
+struct Later {
+  pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+  pthread_cond_t work = PTHREAD_COND_INITIALIZER;
+  std::vector<SlabRemains> waiting;
+  bool running = false;
+};
+
+Later& TheLater() {
+  static Later* const later = new Later();
+  return *later;
+}
+
+void UnmapLoop(void*) {
+  Later& later = TheLater();
+  pthread_mutex_lock(&later.mutex);
+  for (;;) {
+    while (later.waiting.empty()) pthread_cond_wait(&later.work, &later.mutex);
+    const SlabRemains remains = later.waiting.back();
+    later.waiting.pop_back();
+    pthread_mutex_unlock(&later.mutex);
+    Unmap(remains.shared, remains.priv, remains.bytes);
+    pthread_mutex_lock(&later.mutex);
+  }
 }
 
 // The last of the memory: freed when nothing maps it. Not on the caller's time where there is much of it.
 void UnmapLater(const SlabRemains& remains) {
   if (remains.bytes >= kUnmapElsewhere) {
-    // Signals are the program's own threads' to take.
-    sigset_t all;
-    sigset_t before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    pthread_t thread;
-    SlabRemains* const handed = new SlabRemains(remains);
-    const bool begun = pthread_create(&thread, nullptr, UnmapThread, handed) == 0;
-    pthread_sigmask(SIG_SETMASK, &before, nullptr);
-    if (begun) {
-      pthread_detach(thread);
-      return;
+    Later& later = TheLater();
+    pthread_mutex_lock(&later.mutex);
+    if (!later.running) later.running = StartQuietThread(UnmapLoop) == 0;
+    const bool taken = later.running;
+    if (taken) {
+      later.waiting.push_back(remains);
+      pthread_cond_signal(&later.work);
     }
-    delete handed;
+    pthread_mutex_unlock(&later.mutex);
+    if (taken) return;
   }
   Unmap(remains.shared, remains.priv, remains.bytes);
 }
