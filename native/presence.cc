@@ -15,7 +15,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-#include "libuv.h"
+#include "quiet_thread.h"
 
 #ifndef BLKGETDISKSEQ
 #define BLKGETDISKSEQ _IOR(0x12, 128, __u64)  // include/uapi/linux/fs.h, Linux 5.15
@@ -23,7 +23,6 @@
 
 namespace {
 
-constexpr size_t kStackBytes = 256 * 1024;
 constexpr int64_t kBlock = 4096;
 // Behind the end of any file, and not aligned: a read there touches neither device nor page cache, but a file system that was shut down refuses it.
 constexpr off_t kBeyond = (off_t{1} << 60) + 1;
@@ -203,23 +202,6 @@ void Run(void*) {
 }
 
 }  // namespace
-
-int StartQuietThread(void (*entry)(void*)) {
-  // Signals are for the threads that JavaScript knows of. Faults stay deliverable: a blocked one ends the process without asking the guard.
-  sigset_t blocked, before;
-  sigfillset(&blocked);
-  sigdelset(&blocked, SIGBUS);
-  sigdelset(&blocked, SIGSEGV);
-  sigdelset(&blocked, SIGFPE);
-  sigdelset(&blocked, SIGILL);
-  // sigprocmask is per thread on Linux, and unlike pthread_sigmask has the same version in every glibc.
-  sigprocmask(SIG_SETMASK, &blocked, &before);
-  uv_thread_options_s options{kUvThreadHasStackSize, kStackBytes};
-  unsigned long thread;
-  const int status = uv_thread_create_ex(&thread, &options, entry, nullptr);
-  sigprocmask(SIG_SETMASK, &before, nullptr);
-  return status;
-}
 
 int PushPresence(const std::shared_ptr<PresenceJob>& job, void (*report)(const std::shared_ptr<PresenceJob>&)) {
   Pool& shared = pool();

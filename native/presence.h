@@ -67,9 +67,6 @@ bool AbandonPresence(PresenceJob& job);
 // The errors of a read that mean there may be no device: EIO, ENXIO, ENODEV, ETIMEDOUT and the transports' own. A medium error (ENODATA) is an answer of one.
 bool MeansNoDevice(int error);
 
-// Starts a thread that no signal but a fault is delivered to. 0 or -errno.
-int StartQuietThread(void (*entry)(void*));
-
 // What all signs together come to.
 struct Evidence {
   bool isDevice = false;

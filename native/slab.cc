@@ -20,7 +20,7 @@
 #include <vector>
 
 #include "facilities.h"
-#include "presence.h"
+#include "quiet_thread.h"
 #include "residency.h"
 
 namespace {

@@ -14,12 +14,11 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#include "libuv.h"
+#include "quiet_thread.h"
 #include "ring.h"
 
 namespace {
 
-constexpr size_t kStackBytes = 256 * 1024;
 // Half of a small second-level cache.
 constexpr size_t kScratchBytes = 128 * 1024;
 // Parts of one read: 8 MiB.
@@ -161,19 +160,7 @@ void Run(void*) {
 
 // With the mutex held. 0 or -errno.
 int Spawn() {
-  // Signals are for the threads that JavaScript knows of. Faults stay deliverable: a blocked one ends the process without asking the guard.
-  sigset_t blocked, before;
-  sigfillset(&blocked);
-  sigdelset(&blocked, SIGBUS);
-  sigdelset(&blocked, SIGSEGV);
-  sigdelset(&blocked, SIGFPE);
-  sigdelset(&blocked, SIGILL);
-  // sigprocmask is per thread on Linux, and unlike pthread_sigmask has the same version in every glibc.
-  sigprocmask(SIG_SETMASK, &blocked, &before);
-  uv_thread_options_s options{kUvThreadHasStackSize, kStackBytes};
-  unsigned long thread;
-  int status = uv_thread_create_ex(&thread, &options, Run, nullptr);
-  sigprocmask(SIG_SETMASK, &before, nullptr);
+  const int status = StartQuietThread(Run);
   if (status == 0) pool().threads++;
   return status;
 }

@@ -36,6 +36,7 @@
 
 #include "facilities.h"
 #include "presence.h"
+#include "quiet_thread.h"
 #include "validity.h"
 #include "wakeup.h"
 
