@@ -66,7 +66,12 @@ export class OperationTable {
   }
 
   create(kind: number, start: number, sectors: number, slab: number, offset: number): number {
-    if (kind !== KIND_CONTROL && this.touches(start, sectors)) throw assertionError(`operations overlap at sector ${start}`);
+    if (kind !== KIND_CONTROL) {
+      const before = this.#order.seek(start);
+      if (this.#order.after < start + sectors || (before >= 0 && this.start[before] + this.sectors[before] > start)) {
+        throw assertionError(`operations overlap at sector ${start}`);
+      }
+    }
     if (this.#freeHead < 0) this.#grow();
     const operation = this.#freeHead;
     this.#freeHead = this.next[operation];
@@ -82,7 +87,7 @@ export class OperationTable {
     this.waiters[operation] = -1;
     this.next[operation] = -1;
     this.#count++;
-    if (kind !== KIND_CONTROL) this.#order.insert(start, operation);
+    if (kind !== KIND_CONTROL) this.#order.insertSought(start, operation);
     return operation;
   }
 

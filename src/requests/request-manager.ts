@@ -26,8 +26,9 @@ import { SLOT_FAILED, SLOT_READY, SlotPool } from './slot-pool.js';
 const RESERVED_SLOTS = 1;
 /** Times that an operation is sent again after EAGAIN, ENOMEM, EINTR, or a transfer that did not move. */
 export const RETRIES_MAX = 64;
-/** Completions told in one turn: few, so that the device is not idle while a burst is worked off; docs/decisions.md has the measurement. */
-const BURST = 4;
+/** Completions told in one turn, at least and at most; between, an eighth of what is in flight: few, so that the device is not idle while a burst is worked off; docs/decisions.md has the measurement. */
+const BURST_LEAST = 4;
+const BURST_MOST = 32;
 /** Operations of one turn that are put in the order of their places. */
 const ORDERED_MAX = 512;
 /** Turns before the event loop gets its own. */
@@ -60,6 +61,8 @@ export interface Caller {
   readonly end?: number;
   /** Blocking: may take the reserved slot. */
   readonly blocking: boolean;
+  /** It is never abandoned. One that asks for a single absent block then waits on its operation itself, without a slot, unless something out of the ordinary happens to that. */
+  readonly direct?: boolean;
   /** Handle of the request's first slot; 0 while it waits in line or holds none. The manager's. */
   handle: number;
   /** Waits in line. The manager's. */
@@ -164,6 +167,8 @@ export class RequestManager implements CompletionConsumer {
   #plannedSectors: Uint32Array;
   #plannedOrigin: Uint32Array;
   #plannedSlot: Int32Array;
+  /** The direct caller that a block was planned for, where there is no slot: then `#plannedSlot` is -1. */
+  #plannedCaller: (Caller | undefined)[];
   #planned = 0;
   #plannedRegion = -1;
   #scratch: SortScratch;
@@ -171,6 +176,8 @@ export class RequestManager implements CompletionConsumer {
   #queueHead = -1;
   #queueTail = -1;
   #owners: (OperationOwner | undefined)[] = [];
+  /** By operation: the caller that waits on it without a slot. One slot is promised to each. */
+  #direct: (Caller | undefined)[] = [];
   #controls: (ControlArguments | undefined)[] = [];
   /** Callers to be told, and with what; arrays that stay, so that telling allocates nothing. */
   #settledCallers: (Caller | undefined)[] = [];
@@ -221,6 +228,7 @@ export class RequestManager implements CompletionConsumer {
     this.#plannedSectors = new Uint32Array(planned);
     this.#plannedOrigin = new Uint32Array(planned);
     this.#plannedSlot = new Int32Array(planned);
+    this.#plannedCaller = new Array(planned).fill(undefined);
     this.#scratch = new SortScratch(planned);
     ring.engine.listen(() => this.#wake(), this.#turn);
   }
@@ -428,6 +436,14 @@ export class RequestManager implements CompletionConsumer {
       this.#line[place] = undefined;
       this.#tell(caller, make(caller));
     }
+    for (let operation = 0; operation < this.#direct.length; operation++) {
+      const caller = this.#direct[operation];
+      if (caller === undefined || !concerns(caller)) continue;
+      this.#direct[operation] = undefined;
+      this.slots.forgo();
+      this.#unpinAll(caller);
+      this.#tell(caller, make(caller));
+    }
     for (let head = 0; head < this.#callers.length; head++) {
       const caller = this.#callers[head];
       if (caller === undefined || !concerns(caller)) continue;
@@ -478,6 +494,18 @@ export class RequestManager implements CompletionConsumer {
     const store = this.#store;
     const perSlot = this.slots.blocksPerSlot;
     store.begin(first, count);
+    if (caller.direct === true && count === 1) {
+      const need = caller.needFirst & caller.needLast;
+      if (need !== 0 && store.state(first, need, false) === ABSENT) {
+        if (this.#excludedTo !== 0 && this.#isExcluded(first, 1)) return false;
+        if (this.slots.freeCount <= RESERVED_SLOTS || this.#planned >= store.room()) return false;
+        this.slots.promise();
+        const sector = first * BLOCK_SECTORS;
+        const region = regionOf(sector);
+        this.#planBlock(region, sector - region * REGION_SECTORS, -1, caller);
+        return true;
+      }
+    }
     let waits = 0;
     let slotsNeeded = 0;
     let inSlot = 0;
@@ -560,7 +588,7 @@ export class RequestManager implements CompletionConsumer {
       slots.sectors[entry] = sector - region * REGION_SECTORS;
       if (state === ABSENT) {
         slots.need[entry] = need;
-        this.#planBlock(region, slots.sectors[entry], slot);
+        this.#planBlock(region, slots.sectors[entry], slot, undefined);
       } else {
         slots.need[entry] = this.#join(block, need, caller.store, slot);
       }
@@ -635,11 +663,12 @@ export class RequestManager implements CompletionConsumer {
 
   // Plan
 
-  #planBlock(region: number, sector: number, slot: number): void {
+  #planBlock(region: number, sector: number, slot: number, direct: Caller | undefined): void {
     if (this.#planned > 0 && this.#plannedRegion !== region) this.#plan();
     this.#plannedRegion = region;
     this.#plannedSectors[this.#planned] = sector;
     this.#plannedSlot[this.#planned] = slot;
+    this.#plannedCaller[this.#planned] = direct;
     this.#plannedOrigin[this.#planned] = this.#planned;
     this.#planned++;
   }
@@ -682,13 +711,43 @@ export class RequestManager implements CompletionConsumer {
       store.began(base + start, end - start, false);
       for (let i = from; i < to; i++) {
         store.pin((base + sectors[i]) / BLOCK_SECTORS);
-        this.#link(operation, this.#plannedSlot[this.#plannedOrigin[i]]);
+        const origin = this.#plannedOrigin[i];
+        const slot = this.#plannedSlot[origin];
+        if (slot >= 0) {
+          this.#link(operation, slot);
+          continue;
+        }
+        const caller = this.#plannedCaller[origin] as Caller;
+        this.#plannedCaller[origin] = undefined;
+        if (to - from === 1) this.#direct[operation] = caller;
+        else this.#seat(caller, operation);
       }
       if (batch === undefined) this.#enqueue(operation);
       else batch.push(operation);
       from = to;
     }
     if (batch !== undefined) this.#enqueueByPlace(batch);
+  }
+
+  /** A direct caller that waits on the operation gets the slot that was promised to it: it shares the operation with others, or the operation is about to be cut. */
+  #seat(caller: Caller, operation: number): void {
+    const { slots } = this;
+    slots.forgo();
+    const slot = slots.take();
+    if (slot < 0) throw assertionError('a slot was promised that is not there');
+    const sector = caller.first * BLOCK_SECTORS;
+    const region = regionOf(sector);
+    const entry = slot * slots.blocksPerSlot;
+    slots.region[slot] = region;
+    slots.count[slot] = 1;
+    slots.remaining[slot] = 1;
+    slots.sectors[entry] = sector - region * REGION_SECTORS;
+    slots.need[entry] = caller.needFirst & caller.needLast;
+    this.#lastLink[slot] = 0;
+    caller.handle = slots.handle(slot);
+    this.#callers[slot] = caller;
+    this.#errors[slot] = undefined;
+    this.#link(operation, slot);
   }
 
   /** Are the blocks of a gap absent, with nothing on its way over them? */
@@ -926,6 +985,11 @@ export class RequestManager implements CompletionConsumer {
    */
   #fail(operation: number, result: number): void {
     const { operations } = this;
+    const direct = this.#direct[operation];
+    if (direct !== undefined) {
+      this.#direct[operation] = undefined;
+      this.#seat(direct, operation);
+    }
     if (MEDIUM_ERRORS.has(result) && operations.neighboured[operation] === 1) {
       operations.neighboured[operation] = 0;
       operations.renew(operation);
@@ -1011,6 +1075,16 @@ export class RequestManager implements CompletionConsumer {
     if (kind !== KIND_CONTROL) {
       this.#store.ended(start, sectors, kind === KIND_WRITE, result >= 0);
       if (operations.waiters[operation] >= 0) this.#tellWaiters(operation, start, sectors, kind === KIND_READ ? result : 0);
+      const direct = this.#direct[operation];
+      if (direct !== undefined) {
+        this.#direct[operation] = undefined;
+        this.slots.forgo();
+        if (result >= 0) this.#tell(direct, undefined);
+        else {
+          this.#unpinAll(direct);
+          this.#tell(direct, this.#readError(result, start, sectors));
+        }
+      }
     }
     operations.destroy(operation);
     if (owner !== undefined) {
@@ -1052,12 +1126,16 @@ export class RequestManager implements CompletionConsumer {
         }
       }
       if (result < 0 && concerned && this.#errors[head] === undefined) {
-        this.#errors[head] = systemError(result, 'read', { path: this.#source.path, offset: start * SECTOR_BYTES, length: sectors * SECTOR_BYTES });
+        this.#errors[head] = this.#readError(result, start, sectors);
       }
       slots.remaining[slot] -= ended;
       if (slots.remaining[slot] < 0) throw assertionError('a sector completed twice');
       if (ended > 0 && slots.remaining[slot] === 0) this.#slotDone(slot, head);
     }
+  }
+
+  #readError(result: number, start: number, sectors: number): Error {
+    return systemError(result, 'read', { path: this.#source.path, offset: start * SECTOR_BYTES, length: sectors * SECTOR_BYTES });
   }
 
   #slotDone(slot: number, head: number): void {
@@ -1192,7 +1270,7 @@ export class RequestManager implements CompletionConsumer {
     if (this.#closed) return;
     this.#pump();
     this.#ring.engine.collect();
-    const seen = this.#ring.drain(this, BURST);
+    const seen = this.#ring.drain(this, this.#burst());
     // Who stands in line behind one that was refused is looked at again.
     const refused = this.#settledCount > 0 && this.waiting > 0;
     this.#settle();
@@ -1222,8 +1300,12 @@ export class RequestManager implements CompletionConsumer {
     if (this.#closed) return;
     this.#scheduled = true;
     this.#ring.engine.collect();
-    this.#ring.drain(this, BURST);
+    this.#ring.drain(this, this.#burst());
     this.#settle();
+  }
+
+  #burst(): number {
+    return Math.min(BURST_MOST, Math.max(BURST_LEAST, this.#ring.inFlight >>> 3));
   }
 
   #runHandovers(): void {

@@ -32,6 +32,10 @@ export class SectorOrder {
   /** Chunks that are not in the directory. */
   #spare = Int32Array.from({ length: CHUNKS_INITIAL }, (_, chunk) => chunk);
   #spareCount = CHUNKS_INITIAL;
+  /** After `seek`: the first start above the one that was sought; Infinity if there is none. */
+  after = 0;
+  #soughtEntry = 0;
+  #soughtPlace = 0;
 
   /** The number of the last start that is not above `sector`; -1 if all are. */
   lastFrom(sector: number): number {
@@ -41,12 +45,36 @@ export class SectorOrder {
     return this.#numbers[this.#past(chunk, sector) - 1];
   }
 
+  /** Looks up where `start` belongs, for `insertSought`: answers with the number of the last start that is not above it, -1 if all are, and sets `after`. */
+  seek(start: number): number {
+    const entry = this.#entryOf(start);
+    this.#soughtEntry = entry < 0 ? 0 : entry;
+    this.#soughtPlace = 0;
+    this.after = Number.POSITIVE_INFINITY;
+    if (this.#chunks === 0) return -1;
+    const chunk = this.#chunk[this.#soughtEntry];
+    const place = this.#past(chunk, start);
+    this.#soughtPlace = place;
+    if (place < chunk * CHUNK + this.#length[chunk]) this.after = this.#starts[place];
+    else if (this.#soughtEntry + 1 < this.#chunks) this.after = this.#first[this.#soughtEntry + 1];
+    return place > chunk * CHUNK ? this.#numbers[place - 1] : -1;
+  }
+
   /** `start` is not there yet. */
   insert(start: number, number: number): void {
-    let entry = Math.max(0, this.#entryOf(start));
-    if (this.#chunks === 0) this.#open(0);
+    this.seek(start);
+    this.insertSought(start, number);
+  }
+
+  /** At the place that `seek(start)` found just before; `start` is not there yet. */
+  insertSought(start: number, number: number): void {
+    let entry = this.#soughtEntry;
+    let place = this.#soughtPlace;
+    if (this.#chunks === 0) {
+      this.#open(0);
+      place = this.#chunk[0] * CHUNK;
+    }
     let chunk = this.#chunk[entry];
-    let place = this.#past(chunk, start);
     if (this.#length[chunk] === CHUNK) {
       this.#open(entry + 1);
       // Behind the last of a full chunk a new one begins: starts that come in ascending order fill their chunks.

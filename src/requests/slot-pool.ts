@@ -52,6 +52,7 @@ export class SlotPool {
   /** A set bit is a free slot. */
   readonly #free: Uint32Array;
   #freeCount: number;
+  #promised = 0;
   #hint = 0;
 
   constructor(slots = REQUEST_SLOTS, blocksPerSlot = SLOT_BLOCKS) {
@@ -72,13 +73,24 @@ export class SlotPool {
     this.#freeCount = slots;
   }
 
+  /** Slots that are free and not promised. */
   get freeCount(): number {
-    return this.#freeCount;
+    return this.#freeCount - this.#promised;
+  }
+
+  /** Keeps one slot free for who may need it later; `forgo` gives that up, before `take` or instead of it. Not beyond `freeCount`. */
+  promise(): void {
+    if (this.freeCount === 0) throw assertionError('a slot was promised that is not there');
+    this.#promised++;
+  }
+
+  forgo(): void {
+    this.#promised--;
   }
 
   /** A free slot, now waiting with no blocks entered; -1 if there is none. */
   take(): number {
-    if (this.#freeCount === 0) return -1;
+    if (this.freeCount === 0) return -1;
     let word = this.#hint;
     while (this.#free[word] === 0) word = word + 1 === this.#free.length ? 0 : word + 1;
     this.#hint = word;

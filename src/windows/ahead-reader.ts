@@ -70,8 +70,13 @@ export class AheadReader {
   /** Asked for, and not in memory; before it is asked of the manager. */
   miss(offset: number, length: number): void {
     if (!this.#detector.enabled || length === 0) return;
-    const first = Math.floor(offset / SECTOR_BYTES);
-    this.#detector.miss(offset, length, this.#manager.operations.touches(first, Math.ceil((offset + length) / SECTOR_BYTES) - first));
+    // Whether it is on its way matters to streams alone.
+    let coming = false;
+    if (this.#detector.active > 0) {
+      const first = Math.floor(offset / SECTOR_BYTES);
+      coming = this.#manager.operations.touches(first, Math.ceil((offset + length) / SECTOR_BYTES) - first);
+    }
+    this.#detector.miss(offset, length, coming);
   }
 
   /** Somebody will read in order from `offset` to `end`; the name is for `undeclare`. */

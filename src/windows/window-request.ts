@@ -17,6 +17,7 @@ export class WindowRequest implements Caller {
   readonly end: number;
   readonly store = false;
   readonly blocking = false;
+  readonly direct: boolean;
   handle = 0;
   waiting = false;
   readonly #access: Access;
@@ -42,6 +43,7 @@ export class WindowRequest implements Caller {
     this.#resolve = resolve;
     this.#reject = reject;
     this.#ended = ended;
+    this.direct = ended === undefined;
     this.first = Math.floor(offset / BLOCK_BYTES);
     this.count = blocksOver(offset, length);
     this.end = offset + length;
