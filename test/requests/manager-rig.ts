@@ -36,6 +36,8 @@ export interface Need {
   needLast?: number;
   store?: boolean;
   blocking?: boolean;
+  /** It is never abandoned. */
+  direct?: boolean;
   /** Behind the last byte that it asks for. */
   end?: number;
 }
@@ -94,6 +96,7 @@ export class Rig {
       needLast: need.needLast ?? ALL_SECTORS,
       store: need.store ?? false,
       blocking: need.blocking ?? false,
+      direct: need.direct ?? false,
       end: need.end,
       handle: 0,
       waiting: false,

@@ -69,6 +69,7 @@ describe('an operation that fails', () => {
       count: fc.integer({ min: 1, max: 12 }),
       needFirst: fc.integer({ min: 1, max: 255 }),
       needLast: fc.integer({ min: 1, max: 255 }),
+      direct: fc.boolean(),
     });
     await fc.assert(
       fc.asyncProperty(
@@ -79,9 +80,9 @@ describe('an operation that fails', () => {
         async (ranges, bad, alignment, atOnce) => {
           const rig = new Rig({ alignment, gapLimit: 16 * KIB, slotBlocks: 5, transferLimit: 64 * KIB });
           const callers: Asked[] = [];
-          for (const { first, count, needFirst, needLast } of ranges) {
+          for (const { first, count, needFirst, needLast, direct } of ranges) {
             // Of one block both ends are the same sectors.
-            callers.push(rig.ask(first, count, { needFirst, needLast: count === 1 ? needFirst : needLast }));
+            callers.push(rig.ask(first, count, { needFirst, needLast: count === 1 ? needFirst : needLast, direct }));
             if (!atOnce) await turn();
           }
           await rig.run(badAt(...bad));
@@ -306,7 +307,7 @@ describe('the line', () => {
           rig.pressure = true;
           const granted: Asked[] = [];
           const callers = wishes.map(([first, count, store]) => {
-            const caller = rig.ask(first, count, { store });
+            const caller = rig.ask(first, count, { store, direct: first % 2 === 0 });
             const settle = caller.settle;
             // Who is served gives its pins back at once, or nobody else would ever be.
             caller.settle = function (this: Caller, error) {
@@ -489,7 +490,9 @@ describe('giving up', () => {
         const completedHandles: number[] = [];
         for (const each of steps) {
           if (each.kind === 'ask') {
-            const need: Need = each.store ? { store: true, needFirst: each.which % 256, needMiddle: 0, needLast: each.which % 256 } : {};
+            const need: Need = each.store
+              ? { store: true, needFirst: each.which % 256, needMiddle: 0, needLast: each.which % 256 }
+              : { direct: each.which % 2 === 0 };
             const caller = rig.ask(each.first, each.count, need);
             const settle = caller.settle;
             caller.settle = (error) => {
@@ -502,6 +505,7 @@ describe('giving up', () => {
             asked.push(caller);
           } else if (each.kind === 'abandon' && asked.length > 0) {
             const caller = asked[each.which % asked.length];
+            if (caller.direct) continue;
             if (caller.settled === 0) abandoned.add(caller);
             rig.manager.abandon(caller);
           } else if (each.kind === 'complete' && rig.engine.sent.length > 0) {
@@ -529,6 +533,69 @@ describe('giving up', () => {
       }),
       { numRuns: 300 },
     );
+  });
+});
+
+describe('a caller that is never abandoned, for one absent block', () => {
+  it('waits without a slot of its own, but counts as one that has it', async () => {
+    const rig = new Rig({ slots: 2 });
+    const callers = [rig.ask(0, 1, { direct: true }), rig.ask(8, 1, { direct: true }), rig.ask(16, 1, { direct: true }), rig.ask(24)];
+    await turn();
+    expect([rig.inFlight, rig.manager.waiting, rig.manager.slots.freeCount]).toEqual([['0+1', '8+1'], 2, 1]);
+    expect(callers.map(({ handle }) => handle)).toEqual([0, 0, 0, 0]);
+    await rig.run();
+    done(...callers);
+    for (const caller of callers) expect(rig.holdsContent(caller)).toBe(true);
+    releaseAll(rig, callers);
+    expect(rig.leak).toBeUndefined();
+  });
+
+  it('shares an operation with its neighbours and with those who join it later', async () => {
+    const rig = new Rig();
+    const callers = [
+      rig.ask(3, 1, { direct: true }),
+      rig.ask(5, 1, { direct: true }),
+      rig.ask(4, 1, { direct: true }),
+      rig.ask(5, 1, { direct: true }),
+      rig.ask(9, 1, { direct: true }),
+    ];
+    await turn();
+    callers.push(rig.ask(9, 1, { direct: true }), rig.ask(8, 3));
+    await turn();
+    expect(rig.inFlight).toEqual(['3+3', '9+1', '8+1', '10+1']);
+    expect(rig.manager.counts.joined).toBe(2);
+    await rig.run();
+    done(...callers);
+    releaseAll(rig, callers);
+    expect(rig.leak).toBeUndefined();
+  });
+
+  it('fails by the sectors that it needs, and by those alone', async () => {
+    const rig = new Rig();
+    const [needs, doesNot] = [
+      rig.ask(1, 1, { needFirst: 0b100, needLast: 0b100, direct: true }),
+      rig.ask(7, 1, { needFirst: 0b1, needLast: 0b1, direct: true }),
+    ];
+    await rig.run(badAt(8 + 2, 56 + 2));
+    failed(needs, 'EIO');
+    done(doesNot);
+    rig.release(doesNot);
+    expect(rig.leak).toBeUndefined();
+  });
+
+  it('is told when the ground is gone, whether its operation was sent or not', async () => {
+    const rig = new Rig({ depth: 1 });
+    const callers = [rig.ask(0, 1, { direct: true }), rig.ask(8, 1, { direct: true, end: 9 * 4096 }), rig.ask(16, 1, { direct: true })];
+    await turn();
+    rig.manager.failBehind(8 * 4096, () => Object.assign(new Error('behind'), { code: 'BEHIND' }));
+    await turn();
+    expect(callers.map(({ settled }) => settled)).toEqual([0, 1, 0]);
+    failed(callers[1], 'BEHIND');
+    rig.manager.fail(() => Object.assign(new Error('gone'), { code: 'GONE' }));
+    await turn();
+    for (const caller of [callers[0], callers[2]]) failed(caller, 'GONE');
+    await rig.run();
+    expect(rig.leak).toBeUndefined();
   });
 });
 
