@@ -273,6 +273,14 @@ interface FlushState {
   marks: number;
 }
 
+/** The settlers of the promise made last: one executor for all of them, where a closure for each would be one more object for each window. */
+let resolveLast: (window: Window) => void;
+let rejectLast: (error: unknown) => void;
+const takeSettlers = (resolve: (window: Window) => void, reject: (error: unknown) => void): void => {
+  resolveLast = resolve;
+  rejectLast = reject;
+};
+
 export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReason] }> implements BlockFile {
   readonly path: string;
   readonly caching: Caching;
@@ -392,9 +400,9 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
       this.#delayed++;
       this.#ahead.miss(at, asked);
       if (signal === undefined && !forWriting && !lock && asked > 0 && this.#mutations.length === 0 && at + asked <= this.#ground.logical) {
-        return new Promise((resolve, reject) => {
-          this.#manager.request(new WindowRequest(this.#access, at, asked, resolve, reject));
-        });
+        const promise = new Promise<Window>(takeSettlers);
+        this.#manager.request(new WindowRequest(this.#access, at, asked, resolveLast, rejectLast));
+        return promise;
       }
       return new Promise((resolve, reject) => {
         withSignal(signal, reject, (settled) =>

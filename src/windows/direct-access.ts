@@ -109,6 +109,14 @@ export class DirectAccess implements Access {
   }
 
   windowFrom(offset: number, length: number, writable: boolean): FileWindow {
+    if (!writable && length > 0 && offset + length <= this.ground.logical) {
+      // Within one block, as most are.
+      const block = Math.floor(offset / BLOCK_BYTES);
+      if (offset + length <= (block + 1) * BLOCK_BYTES) {
+        this.ground.windowMade();
+        return new FileWindow(this, offset, length, false, this.#frames.find(block), this.ground.generation, undefined, undefined);
+      }
+    }
     const now = Math.max(0, Math.min(length, this.ground.logical - offset));
     const asked = length === 0 ? 0 : blocksOver(offset, length);
     const kept = now === 0 ? 0 : blocksOver(offset, now);

@@ -12,12 +12,8 @@ export class WindowRequest implements Caller {
   readonly first: number;
   readonly count: number;
   readonly needFirst: number;
-  readonly needMiddle: number;
   readonly needLast: number;
   readonly end: number;
-  readonly store = false;
-  readonly blocking = false;
-  readonly direct: boolean;
   handle = 0;
   waiting = false;
   readonly #access: Access;
@@ -43,13 +39,28 @@ export class WindowRequest implements Caller {
     this.#resolve = resolve;
     this.#reject = reject;
     this.#ended = ended;
-    this.direct = ended === undefined;
     this.first = Math.floor(offset / BLOCK_BYTES);
     this.count = blocksOver(offset, length);
     this.end = offset + length;
     this.needFirst = needOf(0, offset, length);
-    this.needMiddle = ALL_SECTORS;
     this.needLast = needOf(this.count - 1, offset, length);
+  }
+
+  // What is the same for all of them takes no memory in each.
+  get needMiddle(): number {
+    return ALL_SECTORS;
+  }
+
+  get store(): boolean {
+    return false;
+  }
+
+  get blocking(): boolean {
+    return false;
+  }
+
+  get direct(): boolean {
+    return this.#ended === undefined;
   }
 
   settle(error: Error | undefined): void {
