@@ -9,6 +9,7 @@ import { afterAll, afterEach, describe, expect, it } from 'vitest';
 import { type BlockFile, type OpenOptions, open, type Window } from '../../src/index.js';
 import { type NativeBinding, type NativeSegment, native } from '../../src/io/native.js';
 import { FileMapping } from '../../src/memory/mapping.js';
+import { evicted } from '../fixtures/cold.js';
 import { note, Places, places } from '../fixtures/places.js';
 import { hasCommand, isRoot } from '../geometry/loop-devices.js';
 
@@ -114,7 +115,7 @@ describe('a locked window', () => {
     writeFileSync(cold, Buffer.alloc(MIB, 7));
     const file = await opening({}, cold);
     await file.flush();
-    await file.evict(0, MIB);
+    await evicted(file, 0, MIB);
     const before = locked();
     expect(file.tryWindow(0, PAGE, { lock: true })).toBeUndefined();
     expect(locked()).toEqual(before);
