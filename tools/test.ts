@@ -1,16 +1,20 @@
 /**
  * `npm test`: the whole suite with each engine, and what an engine or the kernel's answers matter to once more as an ordinary user with little memory to lock.
  *
- * Guarantees: what no run ran is named with the reason; the last line is `N passed, N failed, N skipped`, summed over all runs;
- * the exit code is 0 only if nothing failed and something passed.
- * Leaves to others: single tests and watching (`npx vitest`).
+ *   root:            io_uring, then threads      one after the other: only these make devices and mounts
+ *   ordinary user:   io_uring, then threads      one after the other: both share what this user may lock; beside those of root
+ *
+ * Guarantees: what no run ran is named with the reason; a run's output is shown when it has ended, in one piece; the last line is `N passed, N failed, N skipped`,
+ * summed over all runs; the exit code is 0 only if nothing failed and something passed.
+ * Leaves to others: which files which run leaves out (test/scope.ts), single tests and watching (`npx vitest`).
  */
-import { spawnSync } from 'node:child_process';
-import { chownSync, cpSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { type SpawnOptions, spawn, spawnSync } from 'node:child_process';
+import { chownSync, closeSync, cpSync, existsSync, mkdtempSync, openSync as openWithFs, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { availableParallelism, tmpdir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { openSync } from '../src/index.js';
+import { engineless, missingFrom, pure } from './test/scope.js';
 import { addTally, emptyTally, type Tally, tallyLine } from './test/tally.js';
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..');
@@ -18,10 +22,8 @@ const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..');
 const ordinaryUser = 65534;
 /** The default limit of locked memory on many systems: too little to register every slab. */
 const ordinaryMemlockBytes = 8 * 1024 * 1024;
-/** What runs on no kernel at all: once is enough. */
-const pureFolders = ['test/requests', 'test/simulation', 'test/testing', 'test/layout', 'test/tools'];
-/** What runs under no engine. */
-const enginelessFolders = [...pureFolders, 'test/geometry', 'test/rigs', 'test/unplug'];
+/** Half of the machine for each of the two lanes: on two processors one file at a time. */
+const workers = Math.max(1, Math.floor(availableParallelism() / 2));
 
 const sum = emptyTally();
 const scratch = mkdtempSync(join(tmpdir(), 'sectorwise-test-'));
@@ -80,26 +82,34 @@ function chownTree(folder: string): void {
   spawnSync('chown', ['-R', `${ordinaryUser}:${ordinaryUser}`, folder]);
 }
 
-function run({ name, engine, without = [], ordinaryRoot }: Run): void {
-  process.stdout.write(`\n== ${name}\n`);
+async function run({ name, engine, without = [], ordinaryRoot }: Run): Promise<void> {
+  const begun = performance.now();
+  process.stdout.write(`-- ${name}: begun\n`);
   const temp = mkdtempSync(join(scratch, 'run-'));
   const tallyPath = join(temp, 'tally.json');
   const env: NodeJS.ProcessEnv = { ...process.env };
   if (engine === undefined) delete env.SECTORWISE_ENGINE;
   else env.SECTORWISE_ENGINE = engine;
   const home = ordinaryRoot ?? root;
-  const script = [join(home, 'dist', 'tools', 'test', 'run.js'), tallyPath, without.join(',')];
-  let status: number | null;
+  const script = [join(home, 'dist', 'tools', 'test', 'run.js'), tallyPath, without.join(','), String(workers)];
+  const outputPath = join(scratch, `${basename(temp)}.log`);
+  const output = openWithFs(outputPath, 'w');
+  const options: SpawnOptions = { cwd: home, env, stdio: ['ignore', output, output] };
   if (ordinaryRoot) {
     chownSync(temp, ordinaryUser, ordinaryUser);
     Object.assign(env, { TMPDIR: temp, HOME: temp });
-    const limited = [`--memlock=${ordinaryMemlockBytes}`, process.execPath, ...script];
-    ({ status } = spawnSync('prlimit', limited, { cwd: home, env, stdio: 'inherit', uid: ordinaryUser, gid: ordinaryUser }));
-  } else {
-    ({ status } = spawnSync(process.execPath, script, { cwd: home, env, stdio: 'inherit' }));
+    Object.assign(options, { uid: ordinaryUser, gid: ordinaryUser });
   }
+  const [command, args] = ordinaryRoot ? ['prlimit', [`--memlock=${ordinaryMemlockBytes}`, process.execPath, ...script]] : [process.execPath, script];
+  const status = await new Promise<number | string | null>((resolve) => {
+    const child = spawn(command, args, options);
+    child.on('error', (error) => resolve(error.message));
+    child.on('close', (code, signal) => resolve(code ?? signal));
+  });
+  closeSync(output);
+  process.stdout.write(`\n== ${name} (${Math.round((performance.now() - begun) / 1000)} s)\n${readFileSync(outputPath, 'utf8')}`);
   if (!existsSync(tallyPath)) {
-    failRun(name, `ended without a result (exit code ${status})`);
+    failRun(name, `ended without a result (${status})`);
     return;
   }
   const tally: Tally = JSON.parse(readFileSync(tallyPath, 'utf8'));
@@ -107,20 +117,45 @@ function run({ name, engine, without = [], ordinaryRoot }: Run): void {
   addTally(sum, tally);
 }
 
+/** One after the other. */
+async function lane(runs: Run[]): Promise<void> {
+  for (const each of runs) await run(each);
+}
+
+for (const path of missingFrom(root)) failRun('which file runs where', `${path} is not there`);
 const refusal = ioUringRefusal();
 if (refusal) skipRun('the suite with engine io_uring', refusal);
-else run({ name: 'io_uring', engine: undefined });
-run({ name: 'threads', engine: 'threads', without: refusal ? [] : enginelessFolders });
-
 const ordinaryName = 'ordinary user, 8 MiB of lockable memory';
 if (process.getuid?.() !== 0) {
   skipRun(ordinaryName, 'only root can change to another user; this run was by an ordinary one already');
+  if (refusal) await lane([{ name: 'threads', engine: 'threads' }]);
+  else {
+    await lane([
+      { name: 'io_uring', engine: undefined },
+      { name: 'threads', engine: 'threads', without: [...pure, ...engineless] },
+    ]);
+  }
 } else {
   // scratch itself is ours alone: the ordinary user must be able to pass through it.
   chownTree(scratch);
   const ordinaryRoot = readableRoot();
-  if (!refusal) run({ name: `${ordinaryName}, io_uring`, engine: undefined, without: pureFolders, ordinaryRoot });
-  run({ name: `${ordinaryName}, threads`, engine: 'threads', without: refusal ? pureFolders : enginelessFolders, ordinaryRoot });
+  const ordinaryUring = `${ordinaryName}, io_uring`;
+  const ordinaryThreads = `${ordinaryName}, threads`;
+  // What is pure runs with the ordinary user, who has less to do.
+  if (refusal) {
+    await Promise.all([lane([{ name: 'threads', engine: 'threads', without: pure }]), lane([{ name: ordinaryThreads, engine: 'threads', ordinaryRoot }])]);
+  } else {
+    await Promise.all([
+      lane([
+        { name: 'io_uring', engine: undefined, without: pure },
+        { name: 'threads', engine: 'threads', without: [...pure, ...engineless] },
+      ]),
+      lane([
+        { name: ordinaryUring, engine: undefined, ordinaryRoot },
+        { name: ordinaryThreads, engine: 'threads', without: [...pure, ...engineless], ordinaryRoot },
+      ]),
+    ]);
+  }
 }
 
 rmSync(scratch, { recursive: true, force: true });

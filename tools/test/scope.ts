@@ -1,0 +1,53 @@
+/**
+ * Which test files need not be in every run of `npm test`.
+ *
+ *   pure          runs on no kernel at all                                        once
+ *   engineless    the kernel's answers and the user's rights matter, no engine     once for each user
+ *                 does, or each engine is chosen by the file itself
+ *   all others                                                                    for each user with each engine
+ *
+ * Paths are folders, with all that is in them, or files.
+ */
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+
+export const pure = [
+  'test/requests',
+  'test/simulation',
+  'test/testing',
+  'test/tools',
+  'test/errors/codes.test.ts',
+  'test/faults/guide.test.ts',
+  'test/file/loss.test.ts',
+  'test/memory/block-table.test.ts',
+  'test/memory/cell-use.test.ts',
+  'test/memory/fill-store.test.ts',
+  'test/memory/frame-cache.test.ts',
+  'test/memory/page-locks.test.ts',
+  'test/windows/batch.test.ts',
+  'test/windows/cuts.test.ts',
+  'test/windows/window.test.ts',
+  'test/windows/window-iterator.test.ts',
+];
+
+export const engineless = [
+  'test/geometry',
+  'test/rigs',
+  'test/unplug',
+  'test/errors/form.test.ts',
+  'test/options/options.test.ts',
+  'test/memory/guard.test.ts',
+  'test/memory/mapping.test.ts',
+  'test/memory/residency.test.ts',
+  'test/memory/slab.test.ts',
+  'test/memory/validity.test.ts',
+  // With each engine by themselves.
+  'test/file/idle.test.ts',
+  'test/file/read-ahead.test.ts',
+  'test/io',
+];
+
+/** What of these is not in the project: moved, or misspelt, so that it runs more often than it says here. */
+export function missingFrom(root: string): string[] {
+  return [...pure, ...engineless].filter((path) => !existsSync(join(root, path)));
+}
