@@ -71,7 +71,7 @@ export interface Observation {
 }
 
 /** As long as detection may take. */
-const PATIENCE_MS = 10_000;
+const PATIENCE_MS = 30_000;
 
 export function thrown(error: unknown): Thrown {
   const { name, code, syscall, offset, length } = error as Thrown;

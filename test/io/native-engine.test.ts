@@ -557,12 +557,12 @@ for (const name of ['threads', 'io_uring'] as const) {
     });
 
     it('lets the process end while it is idle and unreferenced', async () => {
-      const { stdout } = await run(process.execPath, [child, addon, 'idle', name, path], { timeout: 20_000 });
+      const { stdout } = await run(process.execPath, [child, addon, 'idle', name, path], { timeout: 60_000 });
       expect(stdout).toBe('4096\n');
     });
 
     it('reports exceptions of both callbacks as uncaught', async () => {
-      const { stdout } = await run(process.execPath, [child, addon, 'exception', name, path], { timeout: 20_000 });
+      const { stdout } = await run(process.execPath, [child, addon, 'exception', name, path], { timeout: 60_000 });
       expect(stdout).toBe('from onWake, from onSettled\n');
     });
 
@@ -572,7 +572,7 @@ for (const name of ['threads', 'io_uring'] as const) {
     });
 
     it('survives the end of the process with 128 operations in flight', async () => {
-      await run(process.execPath, [child, addon, 'exit', name, path], { timeout: 20_000 });
+      await run(process.execPath, [child, addon, 'exit', name, path], { timeout: 60_000 });
     });
 
     it.skipIf(!root || !has('losetup'))('discards ranges of a block device (needs root and a loop device)', () => {
@@ -620,13 +620,13 @@ describe.skipIf(noUring !== undefined)(`io_uring${noUring === undefined ? '' : `
   it.skipIf(!has('mkfifo'))('cancels what would wait for ever when its worker is terminated (needs mkfifo)', async () => {
     const pipe = join(folder, 'pipe');
     execFileSync('mkfifo', [pipe]);
-    const { stdout } = await run(process.execPath, [child, addon, 'cancel', 'io_uring', pipe], { timeout: 20_000 });
+    const { stdout } = await run(process.execPath, [child, addon, 'cancel', 'io_uring', pipe], { timeout: 60_000 });
     expect(stdout).toBe('alive\n');
   });
 
   it.skipIf(!root || !has('prlimit'))('uses plain operations beyond a memlock limit of 8 MiB (needs root, to become somebody else)', async () => {
     const command = ['--memlock=8388608:8388608', process.execPath, child, addon, 'memlock', 'io_uring', path];
-    const { stdout } = await run('prlimit', command, { uid: 65534, gid: 65534, timeout: 20_000 });
+    const { stdout } = await run('prlimit', command, { uid: 65534, gid: 65534, timeout: 60_000 });
     const { results, firsts, features } = JSON.parse(stdout);
     expect(results).toEqual(Array(16).fill(4096));
     const expected = readFileSync(path);
