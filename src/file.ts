@@ -221,7 +221,10 @@ export interface BlockFile
   discard(offset: number, length: number): Promise<void>;
   /** Resolves when the range is resident (in direct mode: as much of it as half of the cache takes); read errors are reported by the later read, not here. */
   prefetch(offset: number, length: number): Promise<void>;
-  /** Drops what it may of the range from memory: not what is pinned (page-cache mode: the 2 MiB around a window), dirty or on its way. */
+  /**
+   * Drops what it may of the range from memory: not what is pinned (page-cache mode: the 2 MiB around a window), dirty or on its way. In page-cache mode the kernel passes over
+   * pages that it has in its hands at that moment, to move them or to see whether they are used: who needs all of it gone asks `residency`, and again.
+   */
   evict(offset: number, length: number): Promise<void>;
   /**
    * How much of the range (default: from `offset` 0 to the end) is in memory. A hint, stale at once: exact up to 256 MiB, and beyond for what can be counted in some 2 ms;

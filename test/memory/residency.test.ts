@@ -163,9 +163,14 @@ describe.each(files)('residency of $name', (place) => {
     const path = filled(place.make(lab), 64 * PAGE);
     const file = await opening(path);
     const writer = openSync(path, 'r+');
-    writeSync(writer, Buffer.alloc(5 * PAGE, 1), 0, 5 * PAGE, 8 * PAGE);
-    const { cached, dirty, writeback } = file.residency();
+    const write = () => {
+      writeSync(writer, Buffer.alloc(5 * PAGE, 1), 0, 5 * PAGE, 8 * PAGE);
+      return file.residency();
+    };
+    let { cached, dirty, writeback } = write();
     const { used, reason } = reasonOf(file, 'cachestat');
+    // Whoever syncs at that moment may have written some of them before they are counted.
+    for (let tries = 0; tries < 20 && used && place.name !== 'a tmpfs file' && dirty + writeback < 5; tries++) ({ cached, dirty, writeback } = write());
     closeSync(writer);
     expect(cached).toBeGreaterThanOrEqual(5);
     if (place === overlay) {
@@ -198,13 +203,14 @@ describe.each(files)('residency of $name', (place) => {
         window.release();
       }
       expect(seen).toBe(28);
+      // A page that the kernel is moving is in no page table for that moment.
+      await until(() => file.residency().cached >= 4);
       const touched = file.residency();
       await file.close();
       return [whole, cold, touched];
     });
     // Nothing is mapped before the first window: all of it is in memory, and nothing of that is to be known.
     expect([whole.cached, cold.cached]).toEqual([0, 0]);
-    expect(touched.cached).toBeGreaterThanOrEqual(4);
     expect(touched.cached).toBeLessThanOrEqual(countResident(path, 0, 64 * 16 * PAGE));
     expect([touched.pages, touched.dirty, touched.evicted]).toEqual([1024, 0, 0]);
   });
