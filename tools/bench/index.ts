@@ -15,10 +15,11 @@ import { plot } from './plot.js';
 import { type Group, machineFacts, type Report, reportLines } from './report.js';
 import { scan } from './scan.js';
 import { sequential } from './sequential.js';
+import { spawn } from './spawn.js';
 import { stall } from './stall.js';
 import { tracker } from './tracker.js';
 
-const groups: readonly Group[] = [directRandom, sequential, scan, hits, stall, invalidate, memory, tracker];
+const groups: readonly Group[] = [directRandom, sequential, scan, hits, stall, invalidate, memory, spawn, tracker];
 
 const usage = `Usage: npm run bench -- [options] [group…]
 
