@@ -9,6 +9,7 @@
 static Napi::Object Init(Napi::Env env, Napi::Object exports) {
   InitRing(env, exports);
   InitSlab(env, exports);
+  InitTables(env, exports);
   InitMapping(env, exports);
   InitGuard(env, exports);
   InitResidency(env, exports);

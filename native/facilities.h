@@ -4,6 +4,7 @@
 
 void InitRing(Napi::Env env, Napi::Object exports);
 void InitSlab(Napi::Env env, Napi::Object exports);
+void InitTables(Napi::Env env, Napi::Object exports);
 void InitMapping(Napi::Env env, Napi::Object exports);
 void InitGuard(Napi::Env env, Napi::Object exports);
 void InitResidency(Napi::Env env, Napi::Object exports);

@@ -87,6 +87,7 @@ void MakeReserve() {
   void* const made = mmap(nullptr, kReservePages * kPage, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (made == MAP_FAILED) return;
   for (size_t page = 1; page < kReservePages; page += 2) mprotect(static_cast<unsigned char*>(made) + page * kPage, kPage, PROT_READ);
+  madvise(made, kReservePages * kPage, MADV_DONTFORK);
   uintptr_t none = 0;
   if (!reserve.compare_exchange_strong(none, reinterpret_cast<uintptr_t>(made))) munmap(made, kReservePages * kPage);
 }

@@ -9,13 +9,13 @@
 #include <linux/fs.h>
 #include <pthread.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
 #include "quiet_thread.h"
 #include "ring.h"
+#include "tables.h"
 
 namespace {
 
@@ -48,23 +48,20 @@ class Locked {
   pthread_mutex_t& mutex_;
 };
 
-// The scratch memory of the calling thread, null where there is none to be had. Threads of the pool never end, so it is never given back.
-char* Scratch() {
-  static thread_local char* memory = nullptr;
-  if (memory == nullptr) {
-    void* base = mmap(nullptr, kScratchBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (base == MAP_FAILED) return nullptr;
-    memory = static_cast<char*>(base);
-  }
-  return memory;
-}
+// What a thread of the pool has for itself. On its stack: a thread_local variable of a library that was loaded late is allocated by malloc when it is first used, and a thread's first malloc
+// makes an arena, two mappings that every child inherits.
+struct Own {
+  // Made when first needed. Threads of the pool never end, so it is never given back.
+  char* scratch = nullptr;
+};
 
 // Brings a range into the page cache: one read of all of it, each part of which goes into the same little memory, so that the copy nobody wants stays in this processor's
 // cache. That it is one system call matters: the kernel sees how much is wanted, sends all of it to the device before it waits for the first page, and where reads follow
 // one another it reads into large folios. readahead(2) never does, which doubles the processor time, and reports no errors.
 // Answers with the bytes from the first on that are resident, or with -errno if that is none.
-int Fill(const Job& job) {
-  char* scratch = Scratch();
+int Fill(const Job& job, Own& own) {
+  if (own.scratch == nullptr) own.scratch = static_cast<char*>(MapOwn(kScratchBytes));
+  char* const scratch = own.scratch;
   if (scratch == nullptr) return -ENOMEM;
   uint64_t done = 0;
   while (done < job.length) {
@@ -85,7 +82,7 @@ int Fill(const Job& job) {
   return static_cast<int>(done);
 }
 
-int Execute(const Job& job) {
+int Execute(const Job& job, Own& own) {
   for (;;) {
     ssize_t result = -1;
     switch (job.operation) {
@@ -113,7 +110,7 @@ int Execute(const Job& job) {
         }
         break;
       case OP_FILL:
-        return Fill(job);
+        return Fill(job, own);
       case OP_EVICT:
         // Answers with the error itself instead of setting errno.
         return -posix_fadvise(job.fd, job.position, static_cast<off_t>(job.length), POSIX_FADV_DONTNEED);
@@ -133,6 +130,7 @@ int Spawn();
 
 void Run(void*) {
   prctl(PR_SET_NAME, "sectorwise-io");
+  Own own;
   Pool& shared = pool();
   pthread_mutex_lock(&shared.mutex);
   for (;;) {
@@ -152,7 +150,7 @@ void Run(void*) {
       }
     }
     pthread_mutex_unlock(&shared.mutex);
-    int result = Execute(*job);
+    int result = Execute(*job, own);
     End(job, result);
     pthread_mutex_lock(&shared.mutex);
   }

@@ -6,6 +6,7 @@ import type { Slab } from './io/engine.js';
 import { Ring } from './io/ring.js';
 import { BLOCK_BYTES } from './memory/block-store.js';
 import { FrameCache } from './memory/frame-cache.js';
+import type { MakeMemory } from './memory/tables.js';
 import { MutationQueue } from './requests/mutation-queue.js';
 import { RequestManager, type RequestSource } from './requests/request-manager.js';
 import { DirectAccess } from './windows/direct-access.js';
@@ -23,6 +24,8 @@ export interface DirectFileOptions extends FileBase {
   /** Memory that nothing used for so long goes back to the system. Infinity: none. */
   idleMs: number;
   makeSlab: (bytes: number) => Slab;
+  /** For tables of the cache. Default: the heap. */
+  makeMemory?: MakeMemory;
   /** Alignments, in bytes, that memory, reads and writes keep. */
   transfer: { memory: number; read: number; write: number };
   mergeLimit: number;
@@ -40,7 +43,7 @@ export function directFile(options: DirectFileOptions): { file: OpenFile; manage
   const { engine, ground, path } = options;
   const alignment = Math.max(512, options.transfer.memory, options.transfer.read, options.transfer.write);
   const transferLimit = Math.max(BLOCK_BYTES, Math.floor(options.geometry.maxTransferSize / BLOCK_BYTES) * BLOCK_BYTES);
-  const frames = new FrameCache(engine, options.makeSlab, options.cacheSize, options.idleMs, options.areaFrames);
+  const frames = new FrameCache(engine, options.makeSlab, options.cacheSize, options.idleMs, options.areaFrames, options.makeMemory);
   const mutations = new MutationQueue();
   let file: OpenFile | undefined;
   let access: DirectAccess | undefined;

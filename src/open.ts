@@ -22,6 +22,7 @@ import { BLOCK_BYTES } from './memory/block-store.js';
 import { FILL_BYTES_MAX, FILL_BYTES_MIN } from './memory/fill-store.js';
 import { armGuard } from './memory/guard.js';
 import { createSlab } from './memory/slab.js';
+import { ownMemory } from './memory/tables.js';
 import { claimWord, freeWord, validity } from './memory/validity.js';
 import { type CheckedOptions, checkOpenOptions, checkPath, MERGE_BYTES, type OpenOptions } from './options.js';
 import { MutationQueue } from './requests/mutation-queue.js';
@@ -324,6 +325,7 @@ function assemble(path: string, fd: number, options: CheckedOptions, held: Relea
     cacheSize: options.cacheSize,
     idleMs: options.idleMs,
     makeSlab: createSlab,
+    makeMemory: ownMemory,
     transfer: facts.transfer,
     mergeLimit: options.mergeLimit,
     gapLimit,

@@ -169,6 +169,8 @@ export interface NativeBinding {
   createRing(options: { engine: 'auto' | EngineName; depth: number }): NativeRing | { error: number; features: Feature[] };
   /** 0 < bytes, a multiple of 4096. A negative number is -errno. */
   createSlab(bytes: number): NativeSlab | number;
+  /** Zeroed memory that no child of this process inherits, a multiple of 4096 bytes; it goes back when the buffer was collected. A negative number is -errno. */
+  createTables(bytes: number): ArrayBuffer | number;
   /** Maps [position, position+length) of fd into the arena; position and length multiples of 4096. */
   mapSegment(fd: number, position: number, length: number, shared: boolean): NativeSegment | number;
   /** The validity table: one word for each cell of the arena, then `validityExtra` words for files and devices. One for the process. */

@@ -6,6 +6,8 @@
  * Blocks of one run of eight hash side by side, so that a sequential reader walks memory forward.
  * Guarantees: no allocation, no hashing of objects, a lookup touches one or two cache lines.
  */
+import type { Tables } from './tables.js';
+
 const RUN_BITS = 3;
 
 export class BlockTable {
@@ -14,9 +16,9 @@ export class BlockTable {
   readonly #shift: number;
   readonly #blockOf: Float64Array;
 
-  constructor(blockOf: Float64Array) {
+  constructor(blockOf: Float64Array, tables?: Tables) {
     const bits = Math.max(6, Math.ceil(Math.log2(blockOf.length * 2)));
-    this.#table = new Int32Array(1 << bits);
+    this.#table = tables?.int32(1 << bits) ?? new Int32Array(1 << bits);
     this.#mask = (1 << bits) - 1;
     this.#shift = 32 - (bits - RUN_BITS);
     this.#blockOf = blockOf;

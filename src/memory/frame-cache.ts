@@ -23,6 +23,7 @@ import type { Engine, Slab } from '../io/engine.js';
 import { ABSENT, BLOCK_BYTES, BLOCK_SECTORS, type BlockStore, HELD, PRESENT } from './block-store.js';
 import { BlockTable } from './block-table.js';
 import { IdleAreas } from './idle-areas.js';
+import { type MakeMemory, Tables } from './tables.js';
 
 /** Bytes of a slab at most: what io_uring takes as one registered region. */
 export const SLAB_BYTES_MAX = 2 ** 30;
@@ -36,6 +37,10 @@ const RUN_SEARCH_FRAMES = 8192;
 
 /** Frames of an area: 4 MiB, as native/ring.cc registers them (kChunkBytes); an area lies in one slab. */
 const AREA_FRAMES = 1024;
+
+/** Bytes of all tables for each frame, and for each cache, generously: what is not used is address space alone. */
+const TABLE_BYTES = 64;
+const TABLE_BYTES_MORE = 4096;
 
 /** busy: reads on the frame count 1 each, a write counts WRITE_BUSY. */
 const WRITE_BUSY = 0x100;
@@ -87,23 +92,31 @@ export class FrameCache implements BlockStore {
   readonly #areaShift: number;
 
   /** Areas that nothing used for `idleMs` are given back to the system; Infinity: none by themselves. `areaFrames` is a power of two, smaller for tests. */
-  constructor(engine: Engine, makeSlab: (bytes: number) => Slab, cacheBytes: number, idleMs = Number.POSITIVE_INFINITY, areaFrames = AREA_FRAMES) {
+  constructor(
+    engine: Engine,
+    makeSlab: (bytes: number) => Slab,
+    cacheBytes: number,
+    idleMs = Number.POSITIVE_INFINITY,
+    areaFrames = AREA_FRAMES,
+    makeMemory?: MakeMemory,
+  ) {
     this.#engine = engine;
     this.#areaFrames = areaFrames;
     this.#areaShift = Math.log2(areaFrames);
     this.frames = Math.ceil(cacheBytes / BLOCK_BYTES);
     const all = this.frames + RESERVED_FRAMES;
     this.#areas = new IdleAreas(Math.ceil(all / areaFrames), idleMs, (area) => this.#giveBack(area));
-    this.blockOf = new Float64Array(all).fill(-1);
-    this.valid = new Uint8Array(all);
-    this.dirty = new Uint8Array(all);
-    this.pins = new Int32Array(all);
-    this.writers = new Uint16Array(all);
-    this.#busy = new Uint16Array(all);
-    this.#used = new Uint8Array(all);
-    this.#stamp = new Uint32Array(all);
-    this.#exposed = new Uint8Array(all);
-    this.#table = new BlockTable(this.blockOf);
+    const tables = new Tables(all * TABLE_BYTES + TABLE_BYTES_MORE, makeMemory);
+    this.blockOf = tables.float64(all).fill(-1);
+    this.valid = tables.uint8(all);
+    this.dirty = tables.uint8(all);
+    this.pins = tables.int32(all);
+    this.writers = tables.uint16(all);
+    this.#busy = tables.uint16(all);
+    this.#used = tables.uint8(all);
+    this.#stamp = tables.uint32(all);
+    this.#exposed = tables.uint8(all);
+    this.#table = new BlockTable(this.blockOf, tables);
     this.#room = this.frames;
     for (let frame = all - 1; frame >= this.frames; frame--) this.#reservedFree.push(frame);
     const slabs: Slab[] = [];
