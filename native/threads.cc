@@ -126,8 +126,6 @@ void End(Job* job, int result) {
   owner->Finish(job, result);
 }
 
-int Spawn();
-
 void Run(void*) {
   prctl(PR_SET_NAME, "sectorwise-io");
   Own own;
@@ -142,13 +140,7 @@ void Run(void*) {
     Job* job = shared.first;
     shared.first = job->next;
     // Each thread wakes the next, so that the one that submits pays for one wake-up only.
-    if (shared.first != nullptr) {
-      if (shared.idle > 0) {
-        pthread_cond_signal(&shared.work);
-      } else if (shared.threads < kThreadsMax) {
-        Spawn();
-      }
-    }
+    if (shared.first != nullptr && shared.idle > 0) pthread_cond_signal(&shared.work);
     pthread_mutex_unlock(&shared.mutex);
     int result = Execute(*job, own);
     End(job, result);
@@ -156,22 +148,28 @@ void Run(void*) {
   }
 }
 
-// With the mutex held. 0 or -errno.
-int Spawn() {
-  const int status = StartQuietThread(Run);
-  if (status == 0) pool().threads++;
-  return status;
+// With the mutex held: as many threads as `jobs` more can use. 0 or -errno. Never by a thread of the pool: whoever starts a thread allocates for it, and would make an arena of its own for that.
+int StartThreads(unsigned jobs) {
+  Pool& shared = pool();
+  for (unsigned usable = shared.idle; usable < jobs && shared.threads < kThreadsMax; usable++) {
+    const int status = StartQuietThread(Run);
+    if (status != 0) return status;
+    shared.threads++;
+  }
+  return 0;
 }
 
 }  // namespace
 
 void PushJobs(Job* first, Job* last) {
   last->next = nullptr;
+  unsigned jobs = 0;
+  for (const Job* job = first; job != nullptr && jobs < kThreadsMax; job = job->next) jobs++;
   Pool& shared = pool();
   int status = 0;
   {
     Locked lock(shared.mutex);
-    if (shared.idle == 0 && shared.threads < kThreadsMax) status = Spawn();
+    status = StartThreads(jobs);
     if (shared.threads > 0) {
       if (shared.first == nullptr) {
         shared.first = first;
