@@ -16,6 +16,8 @@ export interface SpawnJob {
   /** What it holds besides Node: nothing; frames and mappings over `bytes` of both files; or Buffers of `bytes`. */
   holds: 'nothing' | 'windows' | 'buffers';
   bytes: number;
+  /** How often it looks through both files: as much garbage and compiled code, whatever their size. */
+  times: number;
   /** Sparse files of `bytes`: one to read directly, one through the page cache. */
   direct: string;
   mapped: string;
@@ -56,17 +58,19 @@ const nodesMin = 3;
 const kept: unknown[] = [];
 
 /** Every block of the file, and a byte of each looked at. */
-async function lookThrough(file: BlockFile): Promise<void> {
+async function lookThrough(file: BlockFile, times: number): Promise<void> {
   let seen = 0;
-  for await (const window of file.windows()) {
-    const { bytes } = window;
-    for (let at = 0; at < bytes.length; at += pageBytes) seen += bytes[at];
+  for (let time = 0; time < times; time++) {
+    for await (const window of file.windows()) {
+      const { bytes } = window;
+      for (let at = 0; at < bytes.length; at += pageBytes) seen += bytes[at];
+    }
   }
   if (seen !== 0) throw new Error('a sparse file is zeros');
   kept.push(file);
 }
 
-async function fill({ holds, bytes, direct, mapped }: SpawnJob): Promise<void> {
+async function fill({ holds, bytes, times, direct, mapped }: SpawnJob): Promise<void> {
   if (holds === 'buffers') {
     const each = 64 * 1024 ** 2;
     for (let made = 0; made < bytes; made += each) kept.push(Buffer.alloc(each, 1));
@@ -76,8 +80,8 @@ async function fill({ holds, bytes, direct, mapped }: SpawnJob): Promise<void> {
   const { open } = await import('../../src/index.js');
   // For ever: nothing goes back to the system meanwhile.
   const idleMs = Number.POSITIVE_INFINITY;
-  await lookThrough(await open(direct, { caching: 'direct', cacheSize: bytes, idleMs }));
-  await lookThrough(await open(mapped, { idleMs }));
+  await lookThrough(await open(direct, { caching: 'direct', cacheSize: bytes, idleMs }), times);
+  await lookThrough(await open(mapped, { idleMs }), times);
 }
 
 function held({ mapped }: SpawnJob): Held {
