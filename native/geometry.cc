@@ -363,6 +363,19 @@ napi_value Lock(napi_env env, napi_callback_info info) {
   return value;
 }
 
+// unlock(fd): at once, whoever else has a descriptor of it, as a process that was forked a moment ago and has not yet begun its program.
+napi_value Unlock(napi_env env, napi_callback_info info) {
+  size_t count = 1;
+  napi_value argument = nullptr;
+  int32_t fd = -1;
+  napi_get_cb_info(env, info, &count, &argument, nullptr, nullptr);
+  napi_get_value_int32(env, argument, &fd);
+  int result;
+  do result = flock(fd, LOCK_UN);
+  while (result < 0 && errno == EINTR);
+  return nullptr;
+}
+
 struct Claim {
   Claim* next;
   const void* owner;
@@ -448,5 +461,6 @@ void InitGeometry(Napi::Env env, Napi::Object exports) {
   Export(env, exports, "fallocate", Fallocate);
   Export(env, exports, "allocateAsync", AllocateAsync);
   Export(env, exports, "lock", Lock);
+  Export(env, exports, "unlock", Unlock);
   napi_add_env_cleanup_hook(env, FreeClaimsOfEnvironment, static_cast<napi_env>(env));
 }

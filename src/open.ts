@@ -270,6 +270,8 @@ function assemble(path: string, fd: number, options: CheckedOptions, held: Relea
   if (options.lock !== undefined) {
     const result = native().lock(fd, options.lock === 'exclusive');
     if (result < 0) throw systemError(result, 'flock', { path });
+    // A process that is just being started has a copy of the descriptor until its program begins.
+    held.push(() => native().unlock(fd));
   }
   if (direct && writable) {
     if (!native().claimInode(facts.inodeKey)) {

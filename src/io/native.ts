@@ -199,6 +199,8 @@ export interface NativeBinding {
   probeDirect(fd: number, position: number, length: number): number;
   /** flock(2), non-blocking: 0 or -errno. */
   lock(fd: number, exclusive: boolean): number;
+  /** Ends it at once, also where others have descriptors of the same opening. */
+  unlock(fd: number): void;
   /** Claims the inode for one read-write direct open in this process: true if it was free. Process-wide, also across copies in threads. */
   claimInode(key: string): boolean;
   freeInode(key: string): void;
