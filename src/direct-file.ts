@@ -9,6 +9,7 @@ import { FrameCache } from './memory/frame-cache.js';
 import type { MakeMemory } from './memory/tables.js';
 import { MutationQueue } from './requests/mutation-queue.js';
 import { RequestManager, type RequestSource } from './requests/request-manager.js';
+import { Verification } from './requests/verification.js';
 import { DirectAccess } from './windows/direct-access.js';
 
 /** What an opened file brings, whatever its mode. */
@@ -30,6 +31,8 @@ export interface DirectFileOptions extends FileBase {
   transfer: { memory: number; read: number; write: number };
   mergeLimit: number;
   gapLimit: number;
+  /** What is written is read back and compared before it counts. */
+  verifyWrites: boolean;
   /** As in `RequestLimits`. Default false. */
   asyncTransfers?: boolean;
   /** Smaller pools, for tests. */
@@ -37,6 +40,8 @@ export interface DirectFileOptions extends FileBase {
   slotBlocks?: number;
   /** Smaller areas to give back, for tests. */
   areaFrames?: number;
+  /** Less memory for what is read back, for tests. */
+  verifyBytes?: number;
 }
 
 export function directFile(options: DirectFileOptions): { file: OpenFile; manager: RequestManager; frames: FrameCache } {
@@ -44,6 +49,8 @@ export function directFile(options: DirectFileOptions): { file: OpenFile; manage
   const alignment = Math.max(512, options.transfer.memory, options.transfer.read, options.transfer.write);
   const transferLimit = Math.max(BLOCK_BYTES, Math.floor(options.geometry.maxTransferSize / BLOCK_BYTES) * BLOCK_BYTES);
   const frames = new FrameCache(engine, options.makeSlab, options.cacheSize, options.idleMs, options.areaFrames, options.makeMemory);
+  const verification =
+    options.writable && options.verifyWrites ? new Verification(engine, options.makeSlab, frames.slabs, path, alignment, options.verifyBytes) : undefined;
   const mutations = new MutationQueue();
   let file: OpenFile | undefined;
   let access: DirectAccess | undefined;
@@ -62,7 +69,7 @@ export function directFile(options: DirectFileOptions): { file: OpenFile; manage
     suspect: (result, settled) => file?.suspect(result, settled) ?? false,
     look: () => file?.lookHard(),
   };
-  const manager = new RequestManager(new Ring(engine), frames, source, options.file, {
+  const limits = {
     slots: options.slots,
     slotBlocks: options.slotBlocks,
     transferLimit,
@@ -70,7 +77,8 @@ export function directFile(options: DirectFileOptions): { file: OpenFile; manage
     gapLimit: options.gapLimit,
     alignment,
     asyncTransfers: options.asyncTransfers ?? false,
-  });
+  };
+  const manager = new RequestManager(new Ring(engine), frames, source, options.file, limits, verification);
   access = new DirectAccess({
     ground,
     manager,
@@ -81,6 +89,17 @@ export function directFile(options: DirectFileOptions): { file: OpenFile; manage
     transferLimit,
     onInvalidate: (from, length) => file?.invalidated('truncate', from, length),
   });
-  file = new OpenFile({ ...options, caching: 'direct', manager, mutations, access, capacity: frames.frames * BLOCK_BYTES });
+  file = new OpenFile({
+    ...options,
+    caching: 'direct',
+    manager,
+    mutations,
+    access,
+    capacity: frames.frames * BLOCK_BYTES,
+    dispose: () => {
+      verification?.close();
+      options.dispose();
+    },
+  });
   return { file, manager, frames };
 }

@@ -107,9 +107,6 @@ export function openSync(path: string | URL, options?: Omit<OpenOptions, 'signal
 
 function checkOptions(options: OpenOptions | undefined): CheckedOptions {
   const checked = checkOpenOptions(options);
-  if (options?.verifyWrites) {
-    throw new SectorwiseError('ERR_SECTORWISE_UNSUPPORTED', 'verifyWrites is not in this release; leave it out, and compare what you read back yourself.');
-  }
   if (process.platform !== 'linux') {
     throw new SectorwiseError('ERR_SECTORWISE_UNSUPPORTED', `sectorwise works on Linux; this is ${process.platform}. Use node:fs here.`);
   }
@@ -331,6 +328,7 @@ function assemble(path: string, fd: number, options: CheckedOptions, held: Relea
     transfer: facts.transfer,
     mergeLimit: options.mergeLimit,
     gapLimit,
+    verifyWrites: options.verifyWrites,
     // io_uring would wait for the server of a file system in user space within the submission.
     asyncTransfers: facts.isServed,
   });

@@ -6,7 +6,7 @@
 
 import { fileURLToPath } from 'node:url';
 import { isUint8Array } from 'node:util/types';
-import { invalidType, invalidValue, outOfRange } from './errors.js';
+import { invalidType, invalidValue, outOfRange, SectorwiseError } from './errors.js';
 import type { EngineName } from './io/engine.js';
 import { WINDOW_BYTES_MAX } from './memory/mapping.js';
 
@@ -53,7 +53,21 @@ export interface OpenOptions {
     /** Bytes that are read over at most, so that two reads become one. */
     gapLimit?: number;
   };
-  /** Refused in this release (ERR_SECTORWISE_UNSUPPORTED): reading written ranges back. */
+  /**
+   * direct: every range that is written is read back from the device, by a second direct read, and compared before the write counts as done. Default false. In page-cache mode it is refused
+   * (ERR_SECTORWISE_UNSUPPORTED): what is written there is the kernel's and everybody's, and may have changed again, rightly, before it can be compared.
+   *
+   * What it finds: writes that the device, or anything between it and the kernel's block layer, reports as done and that were lost, done in part, changed, or done elsewhere. Such a range is dirty again,
+   * readable as it was written, and written again by the next flush; `flush` rejects and names it (`ranges`, each with an ERR_SECTORWISE_VERIFY that says which byte differs first) until `acknowledgeLoss`. Nothing is
+   * tried again in silence: a device that lies once is worth knowing about. What is cached of it is given up only after it was compared, so a file never reads back its own lost writes. `flush` makes durable what was compared: it is
+   * written, read back, compared, and then synced.
+   *
+   * What it does not show: that the bytes are on the medium. A second direct read goes past the kernel's page cache, but a device may answer it from a cache of its own, and what is lost when the power fails is the matter of the
+   * sync that follows; file systems that serve direct reads from memory (tmpfs, some of FUSE) prove nothing. Nor whom a misdirected write has hit: what was to be written is found to be missing, what it overwrote elsewhere is not
+   * looked at. Nor what rots later. For those, keep check sums.
+   *
+   * What it costs: a device read for each device write, of the same bytes, and one more wait for the device before a flush can sync; 2 MiB of memory. `stats.deviceReads` counts the reads.
+   */
   verifyWrites?: boolean;
   /** Advisory lock (flock) on the whole file until close; taken or refused at once (EAGAIN). Default none. */
   lock?: 'shared' | 'exclusive';
@@ -96,6 +110,7 @@ export interface CheckedOptions {
   readAhead: { initial: number; max: number };
   mergeLimit: number;
   gapLimit: number | undefined;
+  verifyWrites: boolean;
   lock: 'shared' | 'exclusive' | undefined;
   idleMs: number;
   signal: AbortSignal | undefined;
@@ -141,7 +156,13 @@ export function checkOpenOptions(options: OpenOptions | undefined): CheckedOptio
   const queueDepth = given.queueDepth === undefined ? QUEUE_DEPTH : integer('options.queueDepth', given.queueDepth, 1, QUEUE_DEPTH_MAX);
   const engine = oneOf('options.engine', given.engine, ['auto', 'io_uring', 'threads'] as const) ?? 'auto';
   const coalesce = checkNames('options.coalesce', given.coalesce, ['mergeLimit', 'gapLimit']) as NonNullable<OpenOptions['coalesce']>;
-  boolean('options.verifyWrites', given.verifyWrites);
+  const verifyWrites = boolean('options.verifyWrites', given.verifyWrites);
+  if (verifyWrites && caching === 'page-cache') {
+    throw new SectorwiseError(
+      'ERR_SECTORWISE_UNSUPPORTED',
+      "verifyWrites compares frames with the device, and in page-cache mode bytes are everybody's and may change before they can be compared; open the file with { caching: 'direct' }, or leave verifyWrites out.",
+    );
+  }
   const idleMs = given.idleMs === undefined ? IDLE_MS : given.idleMs;
   if (idleMs !== Number.POSITIVE_INFINITY) integer('options.idleMs', idleMs, 1, 2 ** 31 - 1);
   return {
@@ -155,6 +176,7 @@ export function checkOpenOptions(options: OpenOptions | undefined): CheckedOptio
     readAhead: readAhead(given.readAhead),
     mergeLimit: coalesce.mergeLimit === undefined ? MERGE_BYTES : integer('options.coalesce.mergeLimit', coalesce.mergeLimit, 4096, 2 ** 30),
     gapLimit: coalesce.gapLimit === undefined ? undefined : integer('options.coalesce.gapLimit', coalesce.gapLimit, 0, 2 ** 30),
+    verifyWrites,
     lock: oneOf('options.lock', given.lock, ['shared', 'exclusive'] as const),
     idleMs,
     signal: checkSignal('options.signal', given.signal),

@@ -21,6 +21,7 @@ import { ABSENT, ALL_SECTORS, BLOCK_BYTES, BLOCK_SECTORS, type BlockStore, PRESE
 import { KIND_CONTROL, KIND_READ, KIND_WRITE, OperationTable } from './operation-table.js';
 import { lowerBound, REGION_SECTORS, regionOf, SortScratch, sortSectors } from './sector-array.js';
 import { SLOT_FAILED, SLOT_READY, SlotPool } from './slot-pool.js';
+import type { Verification, VerifiedPart } from './verification.js';
 
 /** Slots that only blocking calls may take. */
 const RESERVED_SLOTS = 1;
@@ -73,8 +74,8 @@ export interface Caller {
 
 /** One who sent a write or a control operation. */
 export interface OperationOwner {
-  /** The operation over these sectors ended with `result` 0 or -errno; for controls, what the call returned. */
-  operationEnded(start: number, sectors: number, result: number): void;
+  /** The operation over these sectors ended with `result` 0 or -errno; for controls, what the call returned. `error` where there is more to say than an errno does. */
+  operationEnded(start: number, sectors: number, result: number, error?: Error): void;
   /** The operation goes on as two: one more end will come. */
   operationSplit(): void;
 }
@@ -151,6 +152,8 @@ export class RequestManager implements CompletionConsumer {
   readonly #source: RequestSource;
   readonly #file: number;
   readonly #limits: RequestLimits;
+  /** Reads back what was written, where that is asked for. */
+  readonly #verification: Verification | undefined;
   readonly #unitSectors: number;
   /** Operation codes with the flags of this file. */
   readonly #read: number;
@@ -209,12 +212,14 @@ export class RequestManager implements CompletionConsumer {
   /** The one of them that is on its way, -1 for none. */
   #alone = -1;
 
-  constructor(ring: Ring, store: BlockStore, source: RequestSource, file: number, limits: RequestLimits) {
+  constructor(ring: Ring, store: BlockStore, source: RequestSource, file: number, limits: RequestLimits, verification?: Verification) {
     this.#ring = ring;
     this.#store = store;
     this.#source = source;
     this.#file = file;
     this.#limits = limits;
+    this.#verification = verification;
+    if (verification !== undefined) verification.onReady = (operation) => this.#enqueue(operation);
     this.#unitSectors = limits.alignment / SECTOR_BYTES;
     const flags = limits.asyncTransfers ? FLAG_ASYNC : 0;
     this.#read = OP_READ | flags;
@@ -412,6 +417,7 @@ export class RequestManager implements CompletionConsumer {
     this.#lost = make;
     this.#refuseCallers(() => true, make);
     this.#judge(this.#suspects.length);
+    this.#verification?.giveUp();
     this.schedule();
   }
 
@@ -831,6 +837,19 @@ export class RequestManager implements CompletionConsumer {
       ring.push(opcode, this.#file, slab ?? 0, offset ?? Math.floor(length / 2 ** 32), length, position, handle);
       return true;
     }
+    const verification = this.#verification;
+    if (verification?.reads(operation)) {
+      ring.push(
+        this.#read,
+        this.#file,
+        verification.slab,
+        verification.offset(operation),
+        verification.length(operation),
+        verification.position(operation),
+        handle,
+      );
+      return true;
+    }
     const done = operations.done[operation];
     const position = operations.start[operation] * SECTOR_BYTES + done;
     let length = operations.sectors[operation] * SECTOR_BYTES - done;
@@ -879,6 +898,10 @@ export class RequestManager implements CompletionConsumer {
       if (!this.#suspect(operation, result)) this.#fail(operation, result);
       return;
     }
+    if (this.#verification?.reads(operation)) {
+      this.#readBack(operation, result);
+      return;
+    }
     if (kind === KIND_READ) {
       this.counts.deviceReads++;
       this.counts.deviceReadBytes += result;
@@ -889,7 +912,8 @@ export class RequestManager implements CompletionConsumer {
     const total = operations.sectors[operation] * SECTOR_BYTES;
     const reached = operations.done[operation] + result;
     if (reached >= total) {
-      this.#finish(operation, 0);
+      if (kind === KIND_WRITE && this.#verification !== undefined) this.#beginReadBack(operation);
+      else this.#finish(operation, 0);
       return;
     }
     if (kind === KIND_READ && operations.start[operation] * SECTOR_BYTES + reached >= this.#source.committedSize) {
@@ -917,10 +941,56 @@ export class RequestManager implements CompletionConsumer {
       this.#finish(operation, 0);
       return;
     }
-    // Nothing moved, and it is not the end of the file. A removed device answers buffered reads like that, without an error.
-    const attempts = operations.attempts[operation];
+    this.#nothingMoved(operation);
+  }
+
+  /** It is not the end of the file either. A removed device answers buffered reads like that, without an error. */
+  #nothingMoved(operation: number): void {
+    const attempts = this.operations.attempts[operation];
     if ((attempts === 0 || attempts >= RETRIES_MAX) && this.#suspect(operation, 0)) return;
     this.#stuck(operation);
+  }
+
+  /** A write went out in full: it counts once the same bytes came back. The same operation, under a new handle, reads them. */
+  #beginReadBack(operation: number): void {
+    const { operations } = this;
+    operations.attempts[operation] = 0;
+    operations.neighboured[operation] = 0;
+    operations.renew(operation);
+    this.#verification?.begin(operation, operations.start[operation], operations.sectors[operation], operations.slab[operation], operations.offset[operation]);
+  }
+
+  /** `count` bytes of what the operation wrote came back. */
+  #readBack(operation: number, count: number): void {
+    const verification = this.#verification as Verification;
+    this.counts.deviceReads++;
+    this.counts.deviceReadBytes += count;
+    const end = verification.position(operation) + count;
+    const moved = verification.compare(operation, count) > 0;
+    if (verification.isDone(operation)) this.#finish(operation, 0);
+    else if (moved) this.#readOn(operation);
+    // Somebody else cut the file: it was written, and what is gone since is their doing.
+    else if (end >= this.#source.sizeNow()) this.#finish(operation, 0);
+    else this.#nothingMoved(operation);
+  }
+
+  #readOn(operation: number): void {
+    this.operations.attempts[operation] = 0;
+    this.operations.renew(operation);
+    this.#enqueue(operation);
+  }
+
+  /** What the operation wrote cannot be read back: down to single units, so that only those are said to be bad. */
+  #unreadable(operation: number, result: number): void {
+    const verification = this.#verification as Verification;
+    verification.failed(operation, result, MEDIUM_ERRORS.has(result));
+    if (verification.isDone(operation)) {
+      this.#finish(operation, 0);
+      return;
+    }
+    this.operations.attempts[operation] = 0;
+    this.operations.renew(operation);
+    this.#solitary.push(operation);
   }
 
   /** The device has an answer that we cannot use. Smaller pieces would get the same one, and there may be thousands. */
@@ -994,7 +1064,8 @@ export class RequestManager implements CompletionConsumer {
       operations.neighboured[operation] = 0;
       operations.renew(operation);
       this.#solitary.push(operation);
-    } else if (MEDIUM_ERRORS.has(result) && operations.sectors[operation] > this.#unitSectors) this.#split(operation);
+    } else if (this.#verification?.reads(operation)) this.#unreadable(operation, result);
+    else if (MEDIUM_ERRORS.has(result) && operations.sectors[operation] > this.#unitSectors) this.#split(operation);
     else this.#finish(operation, result);
   }
 
@@ -1086,12 +1157,20 @@ export class RequestManager implements CompletionConsumer {
         }
       }
     }
+    const parts = this.#verification?.end(operation, result);
     operations.destroy(operation);
     if (owner !== undefined) {
       this.#owners[operation] = undefined;
       this.#controls[operation] = undefined;
-      owner.operationEnded(start, sectors, result);
+      if (parts === undefined) owner.operationEnded(start, sectors, result);
+      else this.#tellParts(owner, parts);
     }
+  }
+
+  /** Some of what was written is not on the device: only that is not. */
+  #tellParts(owner: OperationOwner, parts: readonly VerifiedPart[]): void {
+    for (let i = 1; i < parts.length; i++) owner.operationSplit();
+    for (const { start, sectors, result, error } of parts) owner.operationEnded(start, sectors, result, error);
   }
 
   #tellWaiters(operation: number, start: number, sectors: number, result: number): void {

@@ -403,8 +403,8 @@ export class WriteBack {
       operationSplit: () => {
         pending++;
       },
-      operationEnded: (start, sectors, result) => {
-        if (result < 0) this.#failed(start, sectors, result);
+      operationEnded: (start, sectors, result, error) => {
+        if (result < 0) this.#failed(start, sectors, result, error);
         else this.onWritten(start, sectors);
         if (--pending !== 0) return;
         afterwards?.();
@@ -413,7 +413,7 @@ export class WriteBack {
     };
   }
 
-  #failed(start: number, sectors: number, result: number): void {
+  #failed(start: number, sectors: number, result: number, error?: Error): void {
     this.#failedRun = true;
     const end = start + sectors;
     for (let block = Math.floor(start / BLOCK_SECTORS); block * BLOCK_SECTORS < end; block++) {
@@ -431,7 +431,7 @@ export class WriteBack {
     }
     const offset = start * SECTOR_BYTES;
     const length = sectors * SECTOR_BYTES;
-    this.#lose({ offset, length, error: systemError(result, 'write', { path: this.#path, offset, length }) });
+    this.#lose({ offset, length, error: error ?? systemError(result, 'write', { path: this.#path, offset, length }) });
   }
 
   #loseBlock(block: number, mask: number, error: Error): void {

@@ -31,6 +31,8 @@ export interface DiskWatcher {
   lost(how: 'unplug' | 'shutdown'): void;
   /** Somebody set another size. */
   resized(): void;
+  /** A `misdirectedWrite` landed on these bytes, where nobody sent it: what was there is gone, and reading back what was written elsewhere cannot show it. */
+  strayed?(position: number, length: number): void;
 }
 
 /** What a disk that is gone says to operations. */
@@ -461,7 +463,10 @@ export class Device {
       this.countFault(kind, operation);
       this.medium.extend(position + length);
       const elsewhere = kind === 'misdirectedWrite' ? this.#elsewhere(position, length, random) : undefined;
-      if (elsewhere !== undefined) this.#land(elsewhere, bytes);
+      if (elsewhere !== undefined) {
+        this.#land(elsewhere, bytes);
+        for (const watcher of this.watchers) watcher.strayed?.(elsewhere, length);
+      }
       return length;
     }
     if (kind === 'corruptedWrite') {

@@ -5,7 +5,7 @@
  * Leaves to others: what fails and when (`simulated-disk.ts`), the file itself (`direct-file.ts`).
  */
 import { directFile } from '../direct-file.js';
-import { invalidValue, outOfRange } from '../errors.js';
+import { invalidType, invalidValue, outOfRange } from '../errors.js';
 import type { BlockFile, OpenFile } from '../file.js';
 import type { Geometry } from '../geometry/geometry.js';
 import type { FrameCache } from '../memory/frame-cache.js';
@@ -22,6 +22,8 @@ const BLOCK_BYTES = 4096;
 const LATE_TURNS_MAX = 4;
 /** What goes back to the system at once: little, so that it happens in small caches too. */
 const AREA_FRAMES = 4;
+/** What is read back at once: little, so that writes wait for it. */
+const VERIFY_BYTES = 32 * 1024;
 
 /** Options of {@link openSimulated}. As those of `open` where they have the same name, but without its lower limits, so that a test can make everything scarce. */
 export interface SimulatedOpenOptions {
@@ -47,6 +49,8 @@ export interface SimulatedOpenOptions {
         /** Bytes that one stream is ahead at most. */
         max?: number;
       };
+  /** Every written range is read back and compared before the write counts, as `open` does with it; finds the lies of {@link FaultKind}. Default false. */
+  verifyWrites?: boolean;
   /**
    * How the file finds out that the disk is lost or was resized.
    * - 'event' (default): within the call that does it, as from the kernel's events.
@@ -74,7 +78,7 @@ export interface SimulatedParts {
   ground: Ground;
 }
 
-const names = ['access', 'cacheSize', 'queueDepth', 'coalesce', 'readAhead', 'slots', 'slotBlocks', 'maxTransferSize', 'notice', 'engine'];
+const names = ['access', 'cacheSize', 'queueDepth', 'coalesce', 'readAhead', 'slots', 'slotBlocks', 'maxTransferSize', 'notice', 'engine', 'verifyWrites'];
 
 /**
  * Opens a simulated disk in direct mode. The {@link BlockFile} is the one that `open` gives: cache, request manager, windows and flushes are the real ones; only
@@ -129,6 +133,8 @@ export function openSimulatedParts(disk: SimulatedDisk, options: SimulatedOpenOp
   checkInteger('options.maxTransferSize', maxTransferSize, BLOCK_BYTES);
   if (options.slots !== undefined) checkInteger('options.slots', options.slots, 1);
   if (options.slotBlocks !== undefined) checkInteger('options.slotBlocks', options.slotBlocks, 1);
+  const { verifyWrites = false } = options;
+  if (typeof verifyWrites !== 'boolean') throw invalidType('options.verifyWrites', 'of type boolean', verifyWrites);
   const engine = options.engine ?? disk.engine({ depth: options.queueDepth });
   const path = `simulated disk of seed ${disk.seed}`;
   const { notice = 'event' } = options;
@@ -152,6 +158,8 @@ export function openSimulatedParts(disk: SimulatedDisk, options: SimulatedOpenOp
     // No real time.
     idleMs: Number.POSITIVE_INFINITY,
     areaFrames: AREA_FRAMES,
+    verifyWrites,
+    verifyBytes: VERIFY_BYTES,
     makeSlab: createHeapSlab,
     transfer: { memory: disk.sectorSize, read: disk.sectorSize, write: disk.sectorSize },
     mergeLimit: coalesce.mergeLimit ?? 1024 * 1024,

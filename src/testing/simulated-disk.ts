@@ -263,7 +263,7 @@ export class SimulatedDisk {
   }
 
   /**
-   * Tells the watcher, within the call that does it, when the whole disk is lost (`unplug`, `shutdown`, `powerCut`) or gets another size (`resize`): what a kernel's events are to a real device.
+   * Tells the watcher, within the call that does it, when the whole disk is lost (`unplug`, `shutdown`, `powerCut`) or gets another size (`resize`), or a write strays: what a kernel's events are to a real device.
    * With `unplugAfter` and `unplugAt` that is a call that moves time on, perhaps one that waits. By then the disk is as it is said to be. `openSimulated` watches with `notice: 'event'`.
    *
    * @returns ends it.

@@ -98,11 +98,14 @@ describe('options of open', () => {
     }
   });
 
-  it('that this release does not serve are refused by name', async () => {
+  it('that page-cache mode cannot keep are refused by name, and say which mode can', async () => {
     await expect(open(path, { verifyWrites: true })).rejects.toMatchObject({
       code: 'ERR_SECTORWISE_UNSUPPORTED',
-      message: expect.stringContaining('verifyWrites'),
+      message: expect.stringMatching(/^verifyWrites .*caching: 'direct'/),
     });
+    expect(() => openSync(path, { verifyWrites: true, caching: 'page-cache' })).toThrow(expect.objectContaining({ code: 'ERR_SECTORWISE_UNSUPPORTED' }));
+    const file = await open(path, { verifyWrites: true, caching: 'direct' });
+    await file.close();
   });
 
   it('are overridden by an environment variable, which is checked as well', async () => {

@@ -5,6 +5,7 @@ import { Ring } from '../../src/io/ring.js';
 import { ALL_SECTORS, BLOCK_BYTES, SECTOR_BYTES } from '../../src/memory/block-store.js';
 import { FrameCache } from '../../src/memory/frame-cache.js';
 import { type Caller, RequestManager } from '../../src/requests/request-manager.js';
+import { Verification } from '../../src/requests/verification.js';
 import { createHeapSlab } from '../../src/testing/heap-slab.js';
 import { contentAt, ManualEngine, type Sent, turn } from './manual-engine.js';
 
@@ -21,6 +22,8 @@ export interface RigOptions {
   alignment?: number;
   /** Bytes of the file. */
   size?: number;
+  /** Memory for what is read back; without it nothing is. */
+  verifyBytes?: number;
 }
 
 /** A caller, and what became of it. */
@@ -46,6 +49,7 @@ export class Rig {
   readonly engine: ManualEngine;
   readonly frames: FrameCache;
   readonly manager: RequestManager;
+  readonly verification: Verification | undefined;
   /** Callers in the order in which they were settled. */
   readonly order: Asked[] = [];
   committedSize: number;
@@ -59,6 +63,9 @@ export class Rig {
     this.frames = new FrameCache(this.engine, createHeapSlab, (options.frames ?? 256) * BLOCK_BYTES);
     this.committedSize = options.size ?? 2 ** 50;
     const self = this;
+    const { verifyBytes, alignment = SECTOR_BYTES } = options;
+    this.verification =
+      verifyBytes === undefined ? undefined : new Verification(this.engine, createHeapSlab, this.frames.slabs, '/a/file', alignment, verifyBytes);
     this.manager = new RequestManager(
       new Ring(this.engine),
       this.frames,
@@ -80,9 +87,10 @@ export class Rig {
         transferLimit: options.transferLimit ?? 512 * KIB,
         mergeLimit: options.mergeLimit ?? 512 * KIB,
         gapLimit: options.gapLimit ?? 0,
-        alignment: options.alignment ?? SECTOR_BYTES,
+        alignment,
         asyncTransfers: false,
       },
+      this.verification,
     );
   }
 

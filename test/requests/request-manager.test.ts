@@ -809,7 +809,7 @@ describe('writes', () => {
     rig.frames.bytesOf(frame, 2).fill(7);
     const ends: number[][] = [];
     rig.manager.write(2 ** 33 + 1, 12, rig.frames.slabOf(frame), rig.frames.offsetOf(frame) + 512, {
-      operationEnded: (...end) => ends.push(end),
+      operationEnded: (start, sectors, result) => ends.push([start, sectors, result]),
       operationSplit: () => {},
     });
     await turn();

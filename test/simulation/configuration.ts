@@ -27,6 +27,8 @@ export interface Configuration {
   shortUnit: 'sector' | 'byte';
   afterSyncError: 'keep' | 'forget';
   faults: Partial<FaultRates>;
+  /** What is written is read back; only then does the disk lie. */
+  verifyWrites: boolean;
   /** How likely it is, at each turn, that sectors go bad. */
   badSectors: number;
   callers: number;
@@ -53,12 +55,16 @@ export interface Configuration {
 
 /** Losses and cuts are drawn from a stream of their own: what a seed without them does stays as it was. */
 const accidentStream = 2;
+/** So is who verifies, and which lies there are then. */
+const lieStream = 3;
 
-/** The faults that a disk admits to; the lies need checksums, which this library leaves to the engines above it. */
+/** The faults that a disk admits to. */
 const transient: FaultKind[] = ['again', 'noMemory', 'interrupted'];
 const honest: FaultKind[] = ['readError', 'writeError', 'tornWrite', 'syncError'];
 const partial: FaultKind[] = ['shortRead', 'shortWrite'];
 const odd: FaultKind[] = ['slow', 'duplicateCompletion', 'strayCompletion'];
+/** Without verifyWrites they need checksums, which this library leaves to the engines above it. */
+export const lies: FaultKind[] = ['silentTornWrite', 'lostWrite', 'misdirectedWrite', 'corruptedWrite'];
 
 const BLOCK_BYTES = 4096;
 
@@ -83,6 +89,10 @@ export function drawConfiguration(random: Random, seed: number): Configuration {
       for (const fault of kinds) if (random.chance(0.6)) faults[fault] = pick(random, [0.01, 0.05, 0.2]);
     }
   }
+  const liar = new Random(seed, lieStream);
+  const verifyWrites = liar.chance(0.3);
+  // Some verify on a disk that never lies: then nothing may be said to be wrong.
+  if (verifyWrites && liar.chance(0.8)) for (const lie of lies) if (liar.chance(0.5)) faults[lie] = pick(liar, [0.01, 0.05, 0.2]);
   const operations = random.between(20, 110);
   const slotBlocks = random.between(4, 32);
   return {
@@ -109,6 +119,7 @@ export function drawConfiguration(random: Random, seed: number): Configuration {
     shortUnit: kind === 'file' && random.chance(0.5) ? 'byte' : 'sector',
     afterSyncError: random.chance(0.5) ? 'keep' : 'forget',
     faults,
+    verifyWrites,
     badSectors: faulty && random.chance(0.4) ? 0.05 : 0,
     callers: random.between(4, 8),
     operations,

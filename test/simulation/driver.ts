@@ -10,7 +10,7 @@
  * Leaves to others: what one file may answer (`life.ts`), faults and broken rules of the ring (the simulated disk finds those itself), the plan (`configuration.ts`).
  */
 import { Random, SimulatedDisk } from '../../src/testing/index.js';
-import { type Configuration, drawConfiguration } from './configuration.js';
+import { type Configuration, drawConfiguration, lies } from './configuration.js';
 import { idleTurnsMax, Life, messageOf, type SimulationCounts, turn, type World } from './life.js';
 
 export type { SimulationCounts } from './life.js';
@@ -51,7 +51,7 @@ class Simulation implements World {
   readonly configuration: Configuration;
   readonly disk: SimulatedDisk;
   readonly problems: unknown[] = [];
-  readonly counts: SimulationCounts = { operations: 0, rejected: {}, losses: 0, cuts: 0 };
+  readonly counts: SimulationCounts = { operations: 0, rejected: {}, losses: 0, cuts: 0, strays: 0, lies: 0 };
   inside = 0;
   turns = 0;
   readonly #trace: string[] | undefined;
@@ -92,7 +92,14 @@ class Simulation implements World {
     const content = this.random.fill(new Uint8Array(size));
     if (size > 0) this.disk.write(0, content);
     // Before any file, so that the driver knows first.
-    this.disk.watch({ lost: (how) => this.#lives[this.#lives.length - 1].diskLost(how), resized: () => {} });
+    this.disk.watch({
+      lost: (how) => this.#lives[this.#lives.length - 1].diskLost(how),
+      resized: () => {},
+      strayed: (position, length) => {
+        this.counts.strays++;
+        this.#lives[this.#lives.length - 1].strayed(position, length);
+      },
+    });
     this.#lives.push(new Life(this));
   }
 
@@ -188,6 +195,7 @@ class Simulation implements World {
     for (let i = 0; i < 5; i++) await this.#move();
     if (this.#life.gone === undefined && this.#life.closing === undefined) await this.#life.finish();
     for (const life of this.#lives) await life.checkNothingLeft();
+    for (const lie of lies) this.counts.lies += this.disk.counts.faults[lie];
   }
 
   /** What is dead by the end is put away too. */

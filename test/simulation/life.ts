@@ -11,11 +11,11 @@ import assert from 'node:assert';
 import { getEventListeners } from 'node:events';
 import type { InvalidateReason, OpenFile } from '../../src/file.js';
 import { CAUSE_SHUTDOWN } from '../../src/memory/validity.js';
-import type { DiskSnapshot, Random, SimulatedDisk, SimulatedEngine } from '../../src/testing/index.js';
+import type { DiskSnapshot, FaultKind, Random, SimulatedDisk, SimulatedEngine } from '../../src/testing/index.js';
 import { openSimulatedParts, type SimulatedParts } from '../../src/testing/open.js';
 import type { Batch } from '../../src/windows/batch.js';
 import type { Window } from '../../src/windows/window.js';
-import type { Configuration } from './configuration.js';
+import { type Configuration, lies } from './configuration.js';
 import { type Accepted, type Change, FileHistory, type Observation } from './file-history.js';
 
 const BLOCK_BYTES = 4096;
@@ -51,6 +51,9 @@ export interface SimulationCounts {
   /** Files that were lost, and cut by others. */
   losses: number;
   cuts: number;
+  /** Writes that landed elsewhere, and all of which the disk said that they were done. */
+  strays: number;
+  lies: number;
 }
 
 export function messageOf(error: unknown): string {
@@ -112,6 +115,10 @@ interface Ending {
 }
 
 class Thrown extends Error {}
+
+/** Faults that a disk admits to, and all that can keep something from being written. */
+const admitted: readonly FaultKind[] = ['readError', 'writeError', 'tornWrite', 'syncError'];
+const failing: readonly FaultKind[] = [...admitted, ...lies];
 
 export class Life {
   readonly parts: SimulatedParts;
@@ -184,6 +191,7 @@ export class Life {
       maxTransferSize: configuration.maxTransferSize,
       notice: configuration.notice,
       engine: this.engine,
+      verifyWrites: configuration.verifyWrites,
     });
     this.file = this.parts.file;
     this.file.on('invalidate', (reason) => {
@@ -279,6 +287,14 @@ export class Life {
     if (this.gone !== undefined || this.engineClosed) return;
     this.gone = how;
     this.#durable = this.#world.disk.snapshot('durable');
+  }
+
+  /** A write landed where nobody sent it: what is there now is nobody's to know until it is written again. */
+  strayed(position: number, length: number): void {
+    if (this.gone !== undefined || this.engineClosed) return;
+    this.#world.note(`a write strayed to ${position}+${length}`);
+    const bytes = Math.min(length, this.history.capacity - position);
+    if (bytes > 0) this.history.end(this.history.accept({ kind: 'forget', from: position, length: bytes }));
   }
 
   /** Somebody else gives the file another size: a smaller one, or none that it has not. */
@@ -462,7 +478,7 @@ export class Life {
     if (code === this.noticed?.code) return;
     const { end = Infinity } = allowed;
     if (code === 'ERR_SECTORWISE_TRUNCATED' && (this.#endWasLost || this.#cuts.some(({ accepted }) => accepted.from < end))) return;
-    if ((code === 'EIO' || code === 'ENODEV') && (this.#mayFail() || this.#seesPlainErrors)) return;
+    if ((code === 'EIO' || code === 'ENODEV') && (this.#mayFail(admitted) || this.#seesPlainErrors)) return;
     throw error;
   }
 
@@ -472,9 +488,10 @@ export class Life {
     return this.gone !== undefined && notice === 'late' && blocking;
   }
 
-  #mayFail(): boolean {
+  /** Lies are found when they are read back, and fail a flush and nothing else. */
+  #mayFail(kinds: readonly FaultKind[] = failing): boolean {
     const { faults, badSectors } = this.#world.configuration;
-    return badSectors > 0 || ['readError', 'writeError', 'tornWrite', 'syncError'].some((kind) => (faults[kind as keyof typeof faults] ?? 0) > 0);
+    return badSectors > 0 || kinds.some((kind) => (faults[kind] ?? 0) > 0);
   }
 
   /** Even with everything that anybody may have in hand, so many blocks fit: to be refused for want of room is wrong. */
@@ -1208,8 +1225,10 @@ export class Life {
     if (code !== 'ERR_SECTORWISE_FLUSH_FAILED') throw error;
     this.#flushFailed = true;
     if (this.noticed === undefined) this.#everFailed = true;
-    const { faults } = this.#world.configuration;
-    if (!this.#mayFail() && this.gone === undefined && (faults.noMemory ?? 0) === 0) throw error;
+    const { faults, verifyWrites } = this.#world.configuration;
+    // What was cut off while it was being read back, and is zeros because something was written behind it, is not what was written.
+    const overtaken = verifyWrites && this.#cuts.length > 0;
+    if (!this.#mayFail() && !overtaken && this.gone === undefined && (faults.noMemory ?? 0) === 0) throw error;
     if ((error as unknown as { ranges: unknown[] }).ranges.length === 0) throw new Error('a failed flush names no range');
   }
 
