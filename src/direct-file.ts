@@ -44,7 +44,7 @@ export interface DirectFileOptions extends FileBase {
   verifyBytes?: number;
 }
 
-export function directFile(options: DirectFileOptions): { file: OpenFile; manager: RequestManager; frames: FrameCache } {
+export function directFile(options: DirectFileOptions): { file: OpenFile; manager: RequestManager; frames: FrameCache; access: DirectAccess } {
   const { engine, ground, path } = options;
   const alignment = Math.max(512, options.transfer.memory, options.transfer.read, options.transfer.write);
   const transferLimit = Math.max(BLOCK_BYTES, Math.floor(options.geometry.maxTransferSize / BLOCK_BYTES) * BLOCK_BYTES);
@@ -101,5 +101,5 @@ export function directFile(options: DirectFileOptions): { file: OpenFile; manage
       options.dispose();
     },
   });
-  return { file, manager, frames };
+  return { file, manager, frames, access };
 }

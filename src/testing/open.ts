@@ -12,6 +12,7 @@ import type { FrameCache } from '../memory/frame-cache.js';
 import { CAUSE_NONE, CAUSE_SHUTDOWN, CAUSE_UNPLUG } from '../memory/validity.js';
 import type { RequestManager } from '../requests/request-manager.js';
 import type { GroundListener, GroundWatch } from '../unplug/ground-watch.js';
+import type { DirectAccess } from '../windows/direct-access.js';
 import { Ground } from '../windows/ground.js';
 import { createHeapSlab } from './heap-slab.js';
 import type { SimulatedDisk } from './simulated-disk.js';
@@ -75,6 +76,7 @@ export interface SimulatedParts {
   engine: SimulatedEngine;
   manager: RequestManager;
   frames: FrameCache;
+  access: DirectAccess;
   ground: Ground;
 }
 
@@ -141,7 +143,7 @@ export function openSimulatedParts(disk: SimulatedDisk, options: SimulatedOpenOp
   if (notice !== 'event' && notice !== 'error' && notice !== 'late') throw invalidValue('options.notice', "must be one of: 'event', 'error', 'late'", notice);
   // A word that nobody else sets: there is no other thread here.
   const ground = new Ground(path, disk.size, new Int32Array(1), 0);
-  const { file, manager, frames } = directFile({
+  const { file, manager, frames, access: direct } = directFile({
     path,
     writable: access === 'read-write',
     geometry: geometryOf(disk, maxTransferSize),
@@ -167,7 +169,7 @@ export function openSimulatedParts(disk: SimulatedDisk, options: SimulatedOpenOp
     slots: options.slots,
     slotBlocks: options.slotBlocks,
   });
-  return { file, engine, manager, frames, ground };
+  return { file, engine, manager, frames, access: direct, ground };
 }
 
 /** The file belongs to the generation of the disk that it was opened in; any later one is another disk to it. */

@@ -388,6 +388,12 @@ export class Observation {
     this.#frozenAt = this.#clock();
   }
 
+  /** Nothing is asked about [from, to) any more. */
+  excuse(from: number, to: number): void {
+    const start = Math.max(0, from - this.from);
+    if (to - this.from > start) this.#forget().fill(1, start, to - this.from);
+  }
+
   /** Was a state that was so from one moment to another ever looked at? */
   spans(from: number, to: number): boolean {
     return from <= this.#frozenAt && to > this.#openedAt;

@@ -1211,6 +1211,8 @@ export class Life {
     this.#endLost = false;
     this.#confirmSize();
     observation.freeze();
+    // Between the end of the flush and this moment a blocking call may have written more, and a lie about that has changed bytes of the same sectors: what is named by now was named since.
+    if (this.#world.configuration.verifyWrites) for (const { offset, length } of this.parts.access.losses) observation.excuse(offset, offset + length);
     await turn();
     observation.close();
     if (durable.size < observation.leastSize || durable.size > observation.mostSize)

@@ -183,5 +183,12 @@ export const scenarios: readonly Scenario[] = [
     guest: { scenario: 'nullBlk', settings: {} },
     limitMs: 2 * MINUTE,
   },
+  {
+    name: 'verified-writes',
+    title: 'dm-flakey: writes are lost, torn and changed without a word; verifyWrites finds each',
+    machine: 'faults',
+    guest: { scenario: 'verifiedWrites', settings: {} },
+    limitMs: 4 * MINUTE,
+  },
   { name: 'power-cut', title: 'the power fails while records are appended and flushed', machine: 'power-cut', guest: undefined, limitMs: 9 * MINUTE },
 ];

@@ -12,6 +12,7 @@ const scenarios: Readonly<Record<string, () => Promise<Run>>> = {
   scsiDebug: async () => (await import('./zoo.js')).scsiDebug,
   dmFlakey: async () => (await import('./zoo.js')).dmFlakey,
   nullBlk: async () => (await import('./zoo.js')).nullBlk,
+  verifiedWrites: async () => (await import('./verified-writes.js')).verifiedWrites,
   powerCut: async () => (await import('./power-cut.js')).powerCut,
 };
 

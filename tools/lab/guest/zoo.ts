@@ -97,14 +97,14 @@ export async function scsiDebug(): Promise<void> {
 }
 
 /** Replaces the table of a device-mapper device while it is open. */
-async function table(name: string, text: string): Promise<void> {
+export async function table(name: string, text: string): Promise<void> {
   // Without a flush of what is open on it: what is dirty is the point.
   await command('dmsetup', 'suspend', '--noflush', '--nolockfs', name);
   await command('dmsetup', 'load', name, '--table', text);
   await command('dmsetup', 'resume', '--noudevsync', name);
 }
 
-async function nullDevice(name: string, attributes: Readonly<Record<string, string>>): Promise<string> {
+export async function nullDevice(name: string, attributes: Readonly<Record<string, string>>): Promise<string> {
   await modprobe('null_blk', 'nr_devices=0');
   const configuration = '/sys/kernel/config';
   if (!existsSync(`${configuration}/nullb`)) await command('mount', '-t', 'configfs', 'none', configuration);
