@@ -57,6 +57,8 @@ export class DirectWrites {
   #padded = 0;
   /** Bytes were given up that may have been to make the file longer. */
   #sizeUnsure = false;
+  /** Up to where given-up losses leave it open whether the file has something on the medium: what changes the size next is about that too. */
+  #givenUpEnd = 0;
   /** A flush, a cut or a hole is under way: no write-back may begin beside it. */
   #alone = false;
   /** The device is gone: how operations end says nothing any more. */
@@ -198,6 +200,7 @@ export class DirectWrites {
     if (losses.length > 0 && !this.#lost) {
       this.#sizeUnsure = true;
       this.#unsynced = true;
+      for (const { offset, length } of losses) this.#givenUpEnd = Math.max(this.#givenUpEnd, offset + length);
     }
     return losses;
   }
@@ -472,6 +475,7 @@ export class DirectWrites {
         this.#back.syncFailed(result, logical);
       } else {
         this.#back.synced();
+        this.#givenUpEnd = 0;
       }
       if (this.#back.losses.length > 0) {
         this.#unsynced = true;
@@ -506,7 +510,9 @@ export class DirectWrites {
             ground.logical = size;
             this.#sizeUnsure = false;
             if (size < before) this.#cut(size, before);
-            this.#back.reshaped(Math.min(size, before), Math.abs(size - before));
+            const from = Math.min(size, before);
+            this.#back.reshaped(from, Math.max(size, before, this.#givenUpEnd) - from);
+            this.#givenUpEnd = 0;
             done();
           };
           const truncate = (): void => {

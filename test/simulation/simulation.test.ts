@@ -19,6 +19,11 @@ describe('several callers on a disk that fails', () => {
     });
   }
 
+  // What is left of a cut that was given up: a later resize is about it too, and names it when it is lost.
+  it('are told of everything that is lost: seeds that found a fault once', async () => {
+    for (const seed of [40115]) expect((await simulate(seed)).operations).toBeGreaterThan(0);
+  });
+
   it('do the same again when a seed is run again', async () => {
     for (let seed = from; seed < from + 10; seed++) expect(await simulate(seed)).toEqual(await simulate(seed));
   });
