@@ -184,6 +184,11 @@ export class WriteBack {
     this.#unsynced.clear();
   }
 
+  /** The end of the file could not be set, so there is no sync: all of it is named, and what was punched, cut off, added or allocated since the last one. */
+  sizeFailed(error: Error, size: number): void {
+    for (const { offset, length } of [{ offset: 0, length: size }, ...this.#reshaped]) this.#lose({ offset, length, error });
+  }
+
   /** A sync failed: nothing written since the last one can be relied on. What is still in memory is dirty again, the rest is lost; all of it is named. */
   syncFailed(result: number, size: number): void {
     const place = { path: this.#path };

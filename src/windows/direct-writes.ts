@@ -452,7 +452,7 @@ export class DirectWrites {
         this.#ground.sizing = false;
         this.#manager.readmit();
         if (result < 0 && !this.#lost) {
-          this.#back.losses.push({ offset: 0, length: logical, error: systemError(result, 'ftruncate', { path }) });
+          this.#back.sizeFailed(systemError(result, 'ftruncate', { path }), logical);
           done(flushFailed(path, this.#back.losses));
           return;
         }
