@@ -121,6 +121,8 @@ type Certainty = 'pending' | 'sure' | 'perhaps';
 interface State {
   readonly number: number;
   readonly zero: boolean;
+  /** Into a window, with flushes waiting that took their copy of it before: those write what was there before once more. */
+  readonly stored: boolean;
   certainty: Certainty;
 }
 
@@ -158,7 +160,7 @@ class Ledger {
   readers = 0;
 
   constructor({ cells, cellBytes, sectorSize }: LedgerConfiguration, size: number) {
-    this.cells = Array.from({ length: cells }, () => ({ states: [{ number: 0, zero: true, certainty: 'sure' as const }], floor: 0, sent: 0 }));
+    this.cells = Array.from({ length: cells }, () => ({ states: [{ number: 0, zero: true, stored: false, certainty: 'sure' as const }], floor: 0, sent: 0 }));
     this.#cellBytes = cellBytes;
     this.#sectorSize = sectorSize;
     this.#base = { least: size, most: size };
@@ -183,10 +185,10 @@ class Ledger {
     return number;
   }
 
-  #add(first: number, count: number, zero: boolean): State[] {
+  #add(first: number, count: number, zero: boolean, stored = false): State[] {
     const states: State[] = [];
     for (let at = first; at < first + count && at < this.cells.length; at++) {
-      const state: State = { number: this.number, zero, certainty: 'pending' };
+      const state: State = { number: this.number, zero, stored, certainty: 'pending' };
       this.cells[at].states.push(state);
       this.#touched.add(at);
       states.push(state);
@@ -207,9 +209,9 @@ class Ledger {
     };
   }
 
-  acceptWrite(first: number, count: number, number: number): Change {
+  acceptWrite(first: number, count: number, number: number, stored = false): Change {
     this.number = number;
-    return this.#change(this.#add(first, count, false), { number, kind: 'extend', size: (first + count) * this.#cellBytes, certainty: 'pending' });
+    return this.#change(this.#add(first, count, false, stored), { number, kind: 'extend', size: (first + count) * this.#cellBytes, certainty: 'pending' });
   }
 
   acceptZero(first: number, count: number): Change {
@@ -330,7 +332,7 @@ class Ledger {
       const number = this.#read(part, first + i);
       for (let at = cell.sent; at < cell.states.length; at++) {
         if (number === 0 ? !cell.states[at].zero : cell.states[at].number !== number || cell.states[at].zero) continue;
-        cell.sent = at;
+        if (!cell.states[at].stored) cell.sent = at;
         break;
       }
     }
@@ -343,7 +345,7 @@ class Ledger {
     bytes.set(read(0, bytes.length));
     for (const [at, cell] of this.cells.entries()) {
       const number = this.#read(bytes.subarray(at * this.#cellBytes, (at + 1) * this.#cellBytes), at);
-      cell.states = [{ number, zero: number === 0, certainty: 'sure' }];
+      cell.states = [{ number, zero: number === 0, stored: false, certainty: 'sure' }];
       cell.floor = 0;
       cell.sent = 0;
     }
@@ -601,7 +603,7 @@ class LedgerRun {
           const number = this.#ledger.number + 1;
           this.#note(`store ${number}: cell ${first}`);
           this.#ledger.stamp(window.bytes, first, number);
-          const change = this.#ledger.acceptWrite(first, 1, number);
+          const change = this.#ledger.acceptWrite(first, 1, number, true);
           window.markDirty();
           change.settle('sure');
         }

@@ -477,9 +477,15 @@ export class Life {
     if (code === 'ERR_SECTORWISE_CACHE_FULL' && !this.#hasRoomFor(allowed.blocks ?? 1)) return;
     if (code === this.noticed?.code) return;
     const { end = Infinity } = allowed;
-    if (code === 'ERR_SECTORWISE_TRUNCATED' && (this.#endWasLost || this.#cuts.some(({ accepted }) => accepted.from < end))) return;
+    if (code === 'ERR_SECTORWISE_TRUNCATED' && (this.#endWasLost || this.#cameBackShorter(end) || this.#cuts.some(({ accepted }) => accepted.from < end)))
+      return;
     if ((code === 'EIO' || code === 'ENODEV') && (this.#mayFail(admitted) || this.#seesPlainErrors)) return;
     throw error;
+  }
+
+  /** A power cut took back a size that was not flushed, and the file sees that before it sees that the disk is another one. */
+  #cameBackShorter(end: number): boolean {
+    return this.gone !== undefined && this.#world.configuration.notice !== 'event' && this.#world.disk.size < end;
   }
 
   /** A blocking call cannot wait until it is known that the disk is gone, nor can those that it decides for. */
@@ -660,6 +666,7 @@ export class Life {
     const end = window.offset + window.length;
     // What was given up at the end of a file may turn out not to be there.
     if (this.#endWasLost && end > this.history.leastSize) return true;
+    if (this.#cameBackShorter(end)) return true;
     const cuts = [...this.#truncations, ...this.#cuts.map(({ accepted }) => accepted)];
     return cuts.some(({ change, endedAt }) => (change as { size: number }).size < end && endedAt > asked);
   }
