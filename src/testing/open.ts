@@ -143,7 +143,12 @@ export function openSimulatedParts(disk: SimulatedDisk, options: SimulatedOpenOp
   if (notice !== 'event' && notice !== 'error' && notice !== 'late') throw invalidValue('options.notice', "must be one of: 'event', 'error', 'late'", notice);
   // A word that nobody else sets: there is no other thread here.
   const ground = new Ground(path, disk.size, new Int32Array(1), 0);
-  const { file, manager, frames, access: direct } = directFile({
+  const {
+    file,
+    manager,
+    frames,
+    access: direct,
+  } = directFile({
     path,
     writable: access === 'read-write',
     geometry: geometryOf(disk, maxTransferSize),

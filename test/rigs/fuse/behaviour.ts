@@ -27,9 +27,12 @@ export interface Behaviour {
   failPages: number[];
   /** These requests wait until the behaviour is changed to none. */
   hang: 'none' | 'reads' | 'all';
+  /** What becomes of a WRITE, which is answered as done in any case: nothing, only its first page, all but one bit, or all of it at another place (the page `strayTo`). */
+  writes: 'done' | 'lost' | 'torn' | 'changed' | 'elsewhere';
+  strayTo: number;
 }
 
-export const normalBehaviour: Behaviour = { delayMs: 0, failPages: [], hang: 'none' };
+export const normalBehaviour: Behaviour = { delayMs: 0, failPages: [], hang: 'none', writes: 'done', strayTo: 0 };
 
 /** What the server saw so far. */
 export interface Counts {

@@ -95,7 +95,14 @@ function writeFile(request: fuse.Request): void {
   const offset = Number(request.body.readBigUInt64LE(8));
   const size = request.body.readUInt32LE(16);
   if (offset + size > file.bytes.length) setSize(file, offset + size);
-  file.bytes.set(request.body.subarray(40, 40 + size), offset);
+  const bytes = request.body.subarray(40, 40 + size);
+  if (behaviour.writes === 'done') file.bytes.set(bytes, offset);
+  else if (behaviour.writes === 'torn') file.bytes.set(bytes.subarray(0, 4096), offset);
+  else if (behaviour.writes === 'elsewhere') file.bytes.set(bytes, behaviour.strayTo * 4096);
+  else if (behaviour.writes === 'changed') {
+    file.bytes.set(bytes, offset);
+    file.bytes[offset + size - 1] ^= 1;
+  }
   file.changedMs = Date.now();
   counts.writes++;
   answer(request, 0, fuse.writeAnswer(size));
