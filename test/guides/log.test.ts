@@ -15,17 +15,22 @@ const guide = readFileSync(join(root, 'docs/guides/writing-a-log.md'), 'utf8');
 const lab = new Places();
 afterAll(() => lab.dispose());
 
-/** The payload of a record: its length and its bytes follow from its number. */
-function payload(sequence: number): Uint8Array {
-  return new Uint8Array(1 + ((sequence * 397) % 1900)).fill(sequence % 251);
+/** The payload of a record: its length and its bytes follow from its number, and from the life of the process that wrote it. */
+function payload(sequence: number, life = 0): Uint8Array {
+  const bytes = new Uint8Array(1 + ((sequence * 397 + life * 61) % 1900)).fill((sequence + 1) % 251);
+  bytes[0] = life;
+  return bytes;
 }
 
-/** Opens the log and compares what it finds with what was written; the number of the last record. */
+/** Opens the log and compares what it finds with what was written; the number of the last record. What a life did not overwrite never follows what it wrote. */
 async function recover(file: BlockFile): Promise<{ log: Log; last: number }> {
   let last = 0;
+  let life = 0;
   const log = await Log.open(file, (sequence, bytes) => {
     expect(sequence).toBe(last + 1);
-    expect(Buffer.compare(bytes, payload(sequence))).toBe(0);
+    expect(bytes[0]).toBeGreaterThanOrEqual(life);
+    life = bytes[0];
+    expect(Buffer.compare(bytes, payload(sequence, life))).toBe(0);
     last = sequence;
   });
   return { log, last };
@@ -81,10 +86,10 @@ describe('the log of the guide, on a disk of which the power fails', () => {
   const rounds = [1, 4, 2];
 
   /** Appends in rounds of several at once; `acknowledged` is told of each that is durable. */
-  async function append(log: Log, from: number, acknowledged: (sequence: number) => void): Promise<void> {
+  async function append(log: Log, from: number, life: number, acknowledged: (sequence: number) => void): Promise<void> {
     let sequence = from;
     for (const count of rounds) {
-      await Promise.all(Array.from({ length: count }, () => log.append(payload(++sequence)).then(acknowledged)));
+      await Promise.all(Array.from({ length: count }, () => log.append(payload(++sequence, life)).then(acknowledged)));
     }
   }
 
@@ -124,7 +129,7 @@ describe('the log of the guide, on a disk of which the power fails', () => {
         const { log, last } = await recovering;
         expect(last).toBeGreaterThanOrEqual(known);
         known = last;
-        const appending = append(log, last, (sequence) => {
+        const appending = append(log, last, life, (sequence) => {
           known = Math.max(known, sequence);
         });
         appending.catch(() => {});
@@ -150,7 +155,7 @@ describe('the log of the guide, on a disk of which the power fails', () => {
     const recovering = recover(file);
     await drive(engine, recovering);
     const { log } = await recovering;
-    const first = append(log, 0, () => {});
+    const first = append(log, 0, 0, () => {});
     await drive(engine, first);
     await first;
     disk.plant('writeError', { times: 5 });

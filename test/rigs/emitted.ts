@@ -1,8 +1,8 @@
 /**
  * The sources as JavaScript, for programs that a test runs in processes and worker threads of their own: as they are now, not as they were last built.
  *
- *   <temp folder>/src, /test/rigs, /test/faults   emitted file by file, types only stripped
- *   <temp folder>/build, /node_modules             links to the checkout's
+ *   <temp folder>/src, /test/rigs, /test/faults, /docs/examples   emitted file by file, types only stripped
+ *   <temp folder>/build, /node_modules                             links to the checkout's
  *
  * Guarantees: nothing is written into the checkout (the user of a run may only be allowed to read it); the folder is removed when the tests of the file that asked end.
  * Leaves to others: types (`npm run typecheck`), the native part (taken as it is built).
@@ -15,7 +15,7 @@ import { transformWithOxc } from 'vite';
 import { afterAll } from 'vitest';
 
 const root = fileURLToPath(new URL('../../', import.meta.url));
-const folders = ['src', 'test/rigs', 'test/faults'];
+const folders = ['src', 'test/rigs', 'test/faults', 'docs/examples'];
 
 let made: Promise<string> | undefined;
 let target: string | undefined;
