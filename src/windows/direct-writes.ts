@@ -564,6 +564,8 @@ export class DirectWrites {
           this.#unsynced = true;
           control(this.#manager, { opcode: OP_ALLOCATE, position: offset, length }, (result) => {
             if (result < 0) {
+              // ext4 has made the file longer by what it found before the space was used up: the next flush says where it ends.
+              if (end > ground.logical) this.#sizeUnsure = true;
               done(systemError(result, 'fallocate', { path: ground.path, offset, length }));
               return;
             }
