@@ -1,7 +1,7 @@
 /**
- * Packages to compare with (lmdb, mmap-io): installed into build/peers when they are first asked for, from peers/package.json.
+ * Packages to compare with (lmdb, mmap-io, @ronomon/direct-io, classic-level): installed into build/peers when they are first asked for, from peers/package.json.
  *
- * Guarantees: they never become dependencies of sectorwise; these versions and no others; one that cannot be had comes with the reason, and does not keep the other away.
+ * Guarantees: they never become dependencies of sectorwise; these versions and no others; one that cannot be had comes with the reason, and does not keep the others away.
  */
 import { execFile } from 'node:child_process';
 import { copyFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
@@ -32,21 +32,45 @@ export interface Lmdb {
 }
 
 export interface LmdbDatabase {
+  put(key: number, value: Uint8Array): Promise<boolean>;
   putSync(key: number, value: Uint8Array): void;
   transactionSync(run: () => void): void;
   /** A copy in a Buffer of its own. */
   getBinary(key: number): Buffer | undefined;
   /** A copy in one buffer that the next call overwrites. */
   getBinaryFast(key: number): Buffer | undefined;
-  flushed: Promise<unknown>;
+  /** Everything that was committed is on the device. */
+  readonly flushed: Promise<unknown>;
   close(): Promise<void>;
 }
+
+/** What is used of @ronomon/direct-io. */
+export interface DirectIo {
+  getAlignedBuffer(size: number, alignment: number): Buffer;
+}
+
+/** What is used of classic-level. */
+export interface ClassicLevel {
+  ClassicLevel: new (path: string, options: Record<string, unknown>) => LevelDatabase;
+}
+
+export interface LevelDatabase {
+  open(): Promise<void>;
+  put(key: Uint8Array, value: Uint8Array, options: { sync: boolean }): Promise<void>;
+  batch(operations: Array<{ type: 'put'; key: Uint8Array; value: Uint8Array }>, options: { sync: boolean }): Promise<void>;
+  close(): Promise<void>;
+}
+
+const packages = ['lmdb', 'mmap-io', '@ronomon/direct-io', 'classic-level'] as const;
+type PackageName = (typeof packages)[number];
 
 export interface Peers {
   lmdb: Lmdb | undefined;
   mmapIo: MmapIo | undefined;
+  directIo: DirectIo | undefined;
+  classicLevel: ClassicLevel | undefined;
   /** Why a package is undefined, by its name. */
-  refusals: { lmdb?: string; 'mmap-io'?: string };
+  refusals: Partial<Record<PackageName, string>>;
 }
 
 /** The end of what a failed command said. */
@@ -74,17 +98,17 @@ type Refusals = Peers['refusals'];
 async function install(log: (line: string) => void): Promise<Refusals> {
   const stampPath = join(folder, 'installed');
   if (existsSync(stampPath) && readFileSync(stampPath, 'utf8') === stamp()) return {};
-  log('  installing lmdb and mmap-io, to compare with, into build/peers (once; needs the npm registry, and a C++ compiler for mmap-io) …');
+  log(`  installing ${packages.join(', ')}, to compare with, into build/peers (once; needs the npm registry, and a C++ compiler) …`);
   try {
     mkdirSync(folder, { recursive: true });
     copyFileSync(manifest, join(folder, 'package.json'));
     await npm(['install', '--ignore-scripts']);
   } catch (error) {
     const reason = `npm install in build/peers failed: ${lastWords(error)}`;
-    return { lmdb: reason, 'mmap-io': reason };
+    return Object.fromEntries(packages.map((name) => [name, reason]));
   }
   const refusals: Refusals = {};
-  for (const name of ['lmdb', 'mmap-io'] as const) {
+  for (const name of packages) {
     try {
       await npm(['rebuild', name]);
     } catch (error) {
@@ -108,7 +132,13 @@ export function loadPeers(failed: Refusals = {}): Peers {
       return undefined;
     }
   };
-  return { lmdb: load('lmdb') as Lmdb | undefined, mmapIo: load('mmap-io') as MmapIo | undefined, refusals };
+  return {
+    lmdb: load('lmdb') as Lmdb | undefined,
+    mmapIo: load('mmap-io') as MmapIo | undefined,
+    directIo: load('@ronomon/direct-io') as DirectIo | undefined,
+    classicLevel: load('classic-level') as ClassicLevel | undefined,
+    refusals,
+  };
 }
 
 /** The packages, installed first where they are not. */

@@ -1,26 +1,30 @@
 /**
  * A report as bars: one SVG, a panel for each section, this library's bars in another colour than the others'.
  *
- * Guarantees: bars of a panel begin at zero and share one scale; each has its figure beside it; whiskers show the lowest and highest round.
+ * Guarantees: bars of a panel begin at zero and share one scale; the figures stand in columns of their own beside them, so that no two texts overlap; whiskers show the lowest and highest round.
  */
-import { figure } from './format.js';
-import { latencyUnit, lowerIsBetter, machineText, type Report, type Row, rowMedian, type Section } from './report.js';
+import { type Column, lowerIsBetter, machineText, type Report, type Row, rowMedian, type Section, sectionColumns } from './report.js';
 
-const barsWidth = 320;
-/** Room behind the longest bar for its figures. */
-const figuresWidth = 250;
-/** A bold letter at this size, on average; names take as much room as the longest needs. */
-const letterWidth = 7.2;
-const rowHeight = 26;
-const barHeight = 16;
-const panelHead = 46;
-const head = 66;
+const barsWidth = 280;
+/** Letters on average: bold at 12 px, plain at 12 and at 11. Names and columns take as much room as the longest needs. */
+const boldWidth = 7.3;
+const plainWidth = 7;
+const smallWidth = 6.1;
+const columnGap = 14;
+const rowHeight = 24;
+const barHeight = 15;
+const lineHeight = 15;
+const panelHead = 30;
+/** Between rows of different cases. */
+const caseGap = 8;
+const head = 46;
 const margin = 20;
 
 const ink = '#1f2430';
 const faint = '#6b7280';
 const ownColour = '#1d6fb8';
 const otherColour = '#b9c0cb';
+const small = `font-size="11" fill="${faint}"`;
 
 function escaped(text: string): string {
   return text.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;');
@@ -30,58 +34,109 @@ function text(x: number, y: number, content: string, attributes = ''): string {
   return `<text x="${x}" y="${y}" ${attributes}>${escaped(content)}</text>`;
 }
 
-function rowParts(row: Row, section: Section, top: number, nameWidth: number, scale: number): string[] {
+/** Words in lines of so many letters. */
+function linesOf(content: string, letters: number): string[] {
+  const lines = [''];
+  for (const word of content.split(' ')) {
+    const last = lines[lines.length - 1];
+    if (last === '') lines[lines.length - 1] = word;
+    else if (last.length + 1 + word.length <= letters) lines[lines.length - 1] = `${last} ${word}`;
+    else lines.push(word);
+  }
+  return lines;
+}
+
+/** Where a column of figures ends, which is where its texts do. */
+interface PlacedColumn extends Column {
+  end: number;
+}
+
+function placed(columns: readonly Column[], rows: readonly Row[], start: number): PlacedColumn[] {
+  let end = start;
+  return columns.map((column) => {
+    const letters = Math.max(column.head.length, ...rows.map((row) => column.cell(row).length));
+    end += Math.ceil(letters * plainWidth) + columnGap;
+    return { ...column, end };
+  });
+}
+
+function rowParts(row: Row, columns: readonly PlacedColumn[], top: number, barsStart: number, scale: number): string[] {
   const value = rowMedian(row);
   const values = row.rounds.map((figures) => figures.value);
   const [low, high] = [Math.min(...values), Math.max(...values)];
   const middle = top + rowHeight / 2;
-  const at = (amount: number): number => Math.round((margin + nameWidth + amount * scale) * 10) / 10;
-  const latencies = (['p50', 'p99'] as const).filter((name) => !Number.isNaN(rowMedian(row, name))).map((name) => `${name} ${figure(rowMedian(row, name))}`);
-  const latencyText = latencies.length > 0 ? `${latencies.join(', ')} ${latencyUnit(section)}` : '';
+  const at = (amount: number): number => Math.round((barsStart + amount * scale) * 10) / 10;
   return [
-    text(margin + nameWidth - 10, middle + 4, row.name, `text-anchor="end" fill="${ink}"${row.own ? ' font-weight="600"' : ''}`),
+    text(barsStart - 10, middle + 4, row.name, `text-anchor="end" fill="${ink}"${row.own ? ' font-weight="600"' : ''}`),
     `<rect x="${at(0)}" y="${middle - barHeight / 2}" width="${Math.max(1, Math.round(value * scale * 10) / 10)}" height="${barHeight}" rx="2" fill="${row.own ? ownColour : otherColour}"/>`,
     `<path d="M${at(low)} ${middle}H${at(high)}M${at(low)} ${middle - 4}v8M${at(high)} ${middle - 4}v8" stroke="${ink}" stroke-width="1" opacity="0.55" fill="none"/>`,
-    `<text x="${at(high) + 8}" y="${middle + 4}" fill="${ink}">${figure(value)} ${section.unit}<tspan dx="10" fill="${faint}">${escaped(latencyText)}</tspan></text>`,
+    ...columns.map(({ cell, end }, index) => text(end, middle + 4, cell(row), `text-anchor="end" fill="${index === 0 ? ink : faint}"`)),
   ];
+}
+
+/** A panel whose top is at `top`; where the next one begins. */
+function panel(section: Section, columns: readonly PlacedColumn[], top: number, barsStart: number, letters: number, parts: string[]): number {
+  const { rows, skipped = [], state } = section;
+  const largest = Math.max(Number.MIN_VALUE, ...rows.flatMap((row) => row.rounds.map((figures) => figures.value)));
+  let at = top;
+  const note = (content: string): void => {
+    for (const line of linesOf(content, letters)) {
+      parts.push(text(margin, at + 11, line, small));
+      at += lineHeight;
+    }
+  };
+  parts.push(text(margin, at + 18, section.title, `font-size="14" font-weight="600" fill="${ink}"`));
+  at += panelHead;
+  if (state !== undefined) note(state);
+  // Above the first row: what the bars and the columns are.
+  parts.push(text(barsStart, at + 12, lowerIsBetter(section.unit) ? 'shorter is better' : 'longer is better', small));
+  for (const { head: title, end } of columns) parts.push(text(end, at + 12, title, `text-anchor="end" ${small}`));
+  at += lineHeight + 2;
+  let last: string | undefined;
+  for (const [index, row] of rows.entries()) {
+    if (index > 0 && row.case !== last) at += caseGap;
+    last = row.case;
+    parts.push(...rowParts(row, columns, at, barsStart, barsWidth / largest));
+    at += rowHeight;
+  }
+  for (const { name, reason } of skipped) note(`skipped: ${name}: ${reason}`);
+  return at + 14;
 }
 
 /** The plot as the text of an SVG file. */
 export function plot(report: Report): string {
+  const { sections } = report;
+  const barsStart = margin + 10 + Math.ceil(boldWidth * Math.max(0, ...sections.flatMap(({ rows }) => rows.map((row) => row.name.length))));
+  const columns = sections.map((section) => placed(section.rows.length > 0 ? sectionColumns(section) : [], section.rows, barsStart + barsWidth));
+  const titleWidth = Math.ceil(report.title.length * 10.2);
+  const width = margin + Math.max(640, margin + titleWidth, ...columns.flatMap((some) => some.map(({ end }) => end)));
+  const letters = Math.floor((width - 2 * margin) / smallWidth);
   const parts: string[] = [];
   let top = head;
-  const nameWidth = Math.ceil(10 + letterWidth * Math.max(0, ...report.sections.flatMap((section) => section.rows.map((row) => row.name.length))));
-  const width = margin + nameWidth + barsWidth + figuresWidth + margin;
-  for (const section of report.sections) {
-    const largest = Math.max(Number.MIN_VALUE, ...section.rows.flatMap((row) => row.rounds.map((figures) => figures.value)));
-    const scale = barsWidth / largest;
-    parts.push(text(margin, top + 22, section.title, `font-size="14" font-weight="600" fill="${ink}"`));
-    parts.push(text(margin, top + 38, lowerIsBetter(section.unit) ? 'shorter is better' : 'longer is better', `font-size="11" fill="${faint}"`));
-    top += panelHead;
-    for (const row of section.rows) {
-      parts.push(...rowParts(row, section, top, nameWidth, scale));
-      top += rowHeight;
-    }
-    for (const { name, reason } of section.skipped ?? []) {
-      parts.push(text(margin, top + 14, `skipped: ${name}: ${reason}`, `font-size="11" fill="${faint}"`));
-      top += 18;
-    }
-    top += 12;
+  for (const line of linesOf(machineText(report.machine), letters)) {
+    parts.push(text(margin, top, line, small));
+    top += lineHeight;
   }
-  const height = top + margin;
-  const roundCount = Math.max(0, ...report.sections.flatMap((section) => section.rows.map((row) => row.rounds.length)));
+  for (const [index, section] of sections.entries()) top = panel(section, columns[index], top, barsStart, letters, parts);
+  const roundCount = Math.max(0, ...sections.flatMap(({ rows }) => rows.map((row) => row.rounds.length)));
+  const explained = [
+    `Medians of ${roundCount} rounds, taken in turns; whiskers: lowest and highest round. ${report.date.slice(0, 10)}, ${report.group}.json.`,
+    ...(sections.some(({ rows }) => rows.some(({ peer }) => peer)) ? ['to fio, to Node: how many times the best of those in the same section or case.'] : []),
+    ...(sections.some(({ rows }) => rows.some((row) => !Number.isNaN(rowMedian(row, 'cpu'))))
+      ? ['CPU s/M: seconds of all threads for a million operations.']
+      : []),
+    ...(sections.some(({ rows }) => rows.some((row) => !Number.isNaN(rowMedian(row, 'moved')))) ? ['device B: bytes that it moved for one operation.'] : []),
+  ];
+  for (const line of linesOf(explained.join(' '), letters)) {
+    parts.push(text(margin, top + 11, line, small));
+    top += lineHeight;
+  }
+  const height = Math.ceil(top + margin / 2);
   return [
     `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}" viewBox="0 0 ${width} ${height}" font-family="system-ui, 'DejaVu Sans', Helvetica, Arial, sans-serif" font-size="12">`,
     `<rect width="${width}" height="${height}" fill="#ffffff"/>`,
-    text(margin, 32, report.title, `font-size="18" font-weight="700" fill="${ink}"`),
-    text(margin, 52, `${machineText(report.machine)}`, `font-size="11" fill="${faint}"`),
+    text(margin, 28, report.title, `font-size="18" font-weight="700" fill="${ink}"`),
     ...parts,
-    text(
-      margin,
-      height - 10,
-      `Medians of ${roundCount} rounds, taken in turns; whiskers: lowest and highest round. ${report.date.slice(0, 10)}`,
-      `font-size="11" fill="${faint}"`,
-    ),
     '</svg>',
     '',
   ].join('\n');

@@ -8,23 +8,27 @@ import { closeSync, constants, openSync, readSync } from 'node:fs';
 import { open as openHandle } from 'node:fs/promises';
 import { type BlockFile, open } from '../../src/index.js';
 import { type CpuSeconds, measureCpu } from './cpu-time.js';
+import { type MovedBytes, measureMoved } from './devices.js';
 import { percentile } from './latencies.js';
 import { setCache } from './page-cache.js';
 import { seededOrder } from './pattern.js';
+import { loadPeers } from './peer-packages.js';
 import {
   type Measured,
   RANDOM_BYTES,
   type RandomPlan,
   randomCallbacks,
   randomPromises,
+  randomSync,
   randomWindows,
+  SCAN_BYTES,
   scanCallbacks,
   scanStream,
   scanWindows,
 } from './workloads.js';
 
 export interface ReaderJob {
-  kind: 'random-windows' | 'random-callbacks' | 'random-promises' | 'scan-windows' | 'scan-callbacks' | 'scan-stream';
+  kind: 'random-windows' | 'random-callbacks' | 'random-promises' | 'random-sync' | 'scan-windows' | 'scan-callbacks' | 'scan-stream';
   path: string;
   size: number;
   /** Past the page cache, by O_DIRECT; else through it. */
@@ -33,9 +37,19 @@ export interface ReaderJob {
   cache?: 'cold' | 'warm';
   /** Scans: look at one byte of each page. */
   touch?: boolean;
-  /** Random reads. */
+  /** Random reads; of scans by callbacks, how many steps are on their way at once. */
   depth?: number;
   seconds?: number;
+  /** Bytes of a random read; 4096 unless said. */
+  bytes?: number;
+  /** Random windows: what is looked at. The first byte unless said. */
+  look?: 'byte' | 'length';
+  /** Windows: read-ahead off. */
+  noReadAhead?: boolean;
+  /** Whose aligned buffers node:fs reads into: our stand-in unless said. */
+  buffers?: 'ronomon';
+  /** The counts of a device that nobody else uses, if it lies on one. */
+  statPath?: string;
 }
 
 export interface ReaderResult {
@@ -45,34 +59,48 @@ export interface ReaderResult {
   /** µs */
   p50: number;
   p99: number;
+  p999: number;
   mismatches: number;
-  /** Of scans: what all threads of the process took meanwhile. */
-  cpu?: CpuSeconds;
+  /** What all threads of the process took meanwhile. */
+  cpu: CpuSeconds;
+  /** What the device moved meanwhile. */
+  moved?: MovedBytes;
 }
 
-const warmUpSeconds = 0.4;
+/** Random runs warm up with so many reads, of no more than so many bytes, and not for longer than this. */
+const warmUpReads = 20_000;
 const warmUpBytes = 64 << 20;
-/** Blocks that are compared with node:fs before a run of windows. */
+const warmUpSeconds = 1.5;
+/** Blocks that are compared with node:fs before a run of windows, but no more than so many bytes. */
 const provedBlocks = 256;
+const provedBytes = 16 << 20;
+/** Of the bytes that direct reads showed, the device has to have moved as much as this. */
+const movedLeast = 0.98;
 
 /** The part of the standard WebAssembly object that is used here; @types/node 20 leaves it to the browser's types. */
 declare const WebAssembly: { Memory: new (limits: { initial: number }) => { readonly buffer: ArrayBuffer } };
 
-/** Page-aligned buffers, which O_DIRECT asks for and Buffer does not give: the memory of a WebAssembly instance begins on a page. */
-function alignedBuffers(count: number): Uint8Array[] {
-  const memory = new WebAssembly.Memory({ initial: Math.ceil((count * RANDOM_BYTES) / 65536) });
-  return Array.from({ length: count }, (_, index) => new Uint8Array(memory.buffer, index * RANDOM_BYTES, RANDOM_BYTES));
+/** Page-aligned buffers, which O_DIRECT asks for and Buffer does not give: those of @ronomon/direct-io, or the memory of a WebAssembly instance, which begins on a page. */
+function alignedBuffers(count: number, bytes: number, whose?: 'ronomon'): Uint8Array[] {
+  if (whose === 'ronomon') {
+    const { directIo, refusals } = loadPeers();
+    if (!directIo) throw new Error(refusals['@ronomon/direct-io']);
+    return Array.from({ length: count }, () => directIo.getAlignedBuffer(bytes, 4096));
+  }
+  const room = Math.max(4096, bytes);
+  const memory = new WebAssembly.Memory({ initial: Math.ceil((count * room) / 65536) });
+  return Array.from({ length: count }, (_, index) => new Uint8Array(memory.buffer, index * room, bytes));
 }
 
-/** Are the bytes of windows those that node:fs reads? */
-async function proveBytes(file: BlockFile, path: string, size: number): Promise<void> {
-  const fd = openSync(path, 'r');
+/** Are the bytes of windows those that node:fs reads? Past the page cache where the windows are, so that nothing is left in it. */
+async function proveBytes(file: BlockFile, { path, size, direct, bytes = RANDOM_BYTES }: ReaderJob): Promise<void> {
+  const fd = openSync(path, constants.O_RDONLY | (direct ? constants.O_DIRECT : 0));
   try {
-    const expected = Buffer.alloc(RANDOM_BYTES);
-    for (const block of seededOrder(Math.floor(size / RANDOM_BYTES), 4).subarray(0, provedBlocks)) {
-      readSync(fd, expected, 0, RANDOM_BYTES, block * RANDOM_BYTES);
-      const window = await file.window(block * RANDOM_BYTES, RANDOM_BYTES);
-      if (Buffer.compare(window.bytes, expected) !== 0) throw new Error(`block ${block} is not what node:fs reads`);
+    const [expected] = alignedBuffers(1, bytes);
+    for (const block of seededOrder(Math.floor(size / bytes), 4).subarray(0, Math.min(provedBlocks, provedBytes / bytes))) {
+      readSync(fd, expected, 0, bytes, block * bytes);
+      const window = await file.window(block * bytes, bytes);
+      if (Buffer.compare(window.bytes, expected) !== 0) throw new Error(`the ${bytes} bytes at ${block * bytes} are not what node:fs reads`);
       window.release();
     }
   } finally {
@@ -92,25 +120,34 @@ async function fromDevice(file: BlockFile, run: () => Promise<Measured>): Promis
 
 /** Two runs: the first, short and over other blocks, compiles the code. */
 async function twice(job: ReaderJob, run: (plan: RandomPlan) => Promise<Measured>, refresh: () => Promise<void>): Promise<Measured> {
-  const { size, depth = 32, seconds = 2 } = job;
-  const blocks = Math.floor(size / RANDOM_BYTES);
-  await run({ order: seededOrder(blocks, 2), size, depth, seconds: warmUpSeconds, repeat: true });
+  const { size, depth = 32, seconds = 2, bytes = RANDOM_BYTES, look } = job;
+  const blocks = Math.floor(size / bytes);
+  const first = seededOrder(blocks, 2).subarray(0, Math.min(warmUpReads, (8 * warmUpBytes) / bytes));
+  await run({ bytes, look, order: first, size, depth, seconds: warmUpSeconds });
   await refresh();
-  return run({ order: seededOrder(blocks, 3), size, depth, seconds, repeat: true });
+  // Each block once: a second visit might be answered by what the first one read.
+  const order = seededOrder(blocks, 3);
+  return counted(job, () => run({ bytes, look, order, size, depth, seconds }));
 }
 
-/** Of the scan that was measured. */
+/** Of the run that was measured. */
 let cpu: CpuSeconds | undefined;
+let moved: MovedBytes | undefined;
 
-async function withCpu(run: () => Promise<Measured>): Promise<Measured> {
-  const ended = measureCpu();
+/** The measured run: what it took, and that direct reads came from the device. */
+async function counted({ direct, statPath }: ReaderJob, run: () => Promise<Measured>): Promise<Measured> {
+  const movedEnded = measureMoved(statPath);
+  const cpuEnded = measureCpu();
   const measured = await run();
-  cpu = ended();
+  cpu = cpuEnded();
+  moved = movedEnded();
+  if (direct && moved && moved.read < measured.bytes * movedLeast)
+    throw new Error(`${measured.bytes} bytes were shown, but only ${moved.read} came from the device`);
   return measured;
 }
 
 async function measure(job: ReaderJob): Promise<Measured> {
-  const { kind, path, size, direct, touch, depth = 32 } = job;
+  const { kind, path, size, direct, touch, depth = 32, bytes = RANDOM_BYTES, buffers } = job;
   const refresh = (): Promise<void> => setCache(job.cache, path, size);
   const flags = constants.O_RDONLY | (direct ? constants.O_DIRECT : 0);
   const scan = { size, touch };
@@ -118,20 +155,21 @@ async function measure(job: ReaderJob): Promise<Measured> {
   switch (kind) {
     case 'random-windows':
     case 'scan-windows': {
-      const file = await open(path, { caching: direct ? 'direct' : 'page-cache' });
-      const counted = (run: () => Promise<Measured>): Promise<Measured> => (direct ? fromDevice(file, run) : run());
+      const options = { queueDepth: Math.max(128, depth), ...(job.noReadAhead ? { readAhead: false as const } : {}) };
+      const file = await open(path, direct ? { ...options, caching: 'direct', idleMs: Number.POSITIVE_INFINITY } : options);
+      const fresh = (run: () => Promise<Measured>): Promise<Measured> => (direct ? fromDevice(file, run) : run());
       try {
-        await proveBytes(file, path, size);
+        await proveBytes(file, job);
         if (kind === 'random-windows') {
           return await twice(
             job,
-            (plan) => counted(() => randomWindows(file, plan)),
+            (plan) => fresh(() => randomWindows(file, plan)),
             () => setCache(job.cache, path, size, file),
           );
         }
         await scanWindows(file, warmUp);
         await setCache(job.cache, path, size, file);
-        return await counted(() => withCpu(() => scanWindows(file, scan)));
+        return await fresh(() => counted(job, () => scanWindows(file, scan)));
       } finally {
         await file.close();
       }
@@ -139,19 +177,22 @@ async function measure(job: ReaderJob): Promise<Measured> {
     case 'random-promises': {
       const handle = await openHandle(path, flags);
       try {
-        return await twice(job, (plan) => randomPromises(handle, plan, alignedBuffers(depth)), refresh);
+        return await twice(job, (plan) => randomPromises(handle, plan, alignedBuffers(depth, bytes, buffers)), refresh);
       } finally {
         await handle.close();
       }
     }
     case 'random-callbacks':
+    case 'random-sync':
     case 'scan-callbacks': {
       const fd = openSync(path, flags);
       try {
-        if (kind === 'random-callbacks') return await twice(job, (plan) => randomCallbacks(fd, plan, alignedBuffers(depth)), refresh);
-        await scanCallbacks(fd, warmUp);
+        if (kind === 'random-callbacks') return await twice(job, (plan) => randomCallbacks(fd, plan, alignedBuffers(depth, bytes, buffers)), refresh);
+        if (kind === 'random-sync') return await twice(job, (plan) => randomSync(fd, plan, alignedBuffers(1, bytes, buffers)[0]), refresh);
+        const steps = alignedBuffers(job.depth ?? 1, SCAN_BYTES, buffers);
+        await scanCallbacks(fd, warmUp, steps);
         await refresh();
-        return await withCpu(() => scanCallbacks(fd, scan));
+        return await counted(job, () => scanCallbacks(fd, scan, steps));
       } finally {
         closeSync(fd);
       }
@@ -159,11 +200,13 @@ async function measure(job: ReaderJob): Promise<Measured> {
     case 'scan-stream':
       await scanStream(path, warmUp);
       await refresh();
-      return withCpu(() => scanStream(path, scan));
+      return counted(job, () => scanStream(path, scan));
   }
 }
 
 const { operations, bytes, seconds, latencies, mismatches } = await measure(JSON.parse(process.argv[2]));
+if (!cpu) throw new Error('the run was not measured');
 const sorted = latencies.sorted();
-const result: ReaderResult = { operations, bytes, seconds, p50: percentile(sorted, 50), p99: percentile(sorted, 99), mismatches, cpu };
+const [p50, p99, p999] = [50, 99, 99.9].map((percent) => percentile(sorted, percent));
+const result: ReaderResult = { operations, bytes, seconds, p50, p99, p999, mismatches, cpu, ...(moved && { moved }) };
 process.stdout.write(`${JSON.stringify(result)}\n`);

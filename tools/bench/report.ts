@@ -10,22 +10,34 @@ import { bytesText, figure, tableLines, wrap } from './format.js';
 import { median } from './latencies.js';
 
 /** Rates, which are better when they are higher; durations and memory, which are better when they are lower. */
-export type Unit = 'op/s' | 'MiB/s' | 'ns' | 'ms' | 'MiB';
+export type Unit = 'op/s' | 'MiB/s' | 'ns' | 'ms' | 'MiB' | 'cores';
 
 /** One run's figures: the rate or duration itself, and percentiles of latency where they were measured: in µs, in a section of ns in ns. */
 export interface Figures {
   value: number;
   p50?: number;
   p99?: number;
+  p999?: number;
+  /** Seconds of processor time, of all threads, user and system, for a million operations. */
+  cpu?: number;
+  /** Bytes that the device moved for one operation. */
+  moved?: number;
   /** What else is known of the run, for the JSON alone. */
   notes?: Record<string, number>;
 }
+
+/** Whom rows are compared with: fio, and what else there is for Node.js. */
+export type Peer = 'fio' | 'node';
 
 /** What one run says, for one section or for several that are measured at once. */
 export interface ManyContender {
   name: string;
   /** This library's, told apart in the plot. */
   own?: boolean;
+  /** Others are compared with the best of each kind of peer. */
+  peer?: Peer;
+  /** Rows of a section that are about different things are compared within their own case. */
+  case?: string;
   /** Why it cannot run here: its row is missing then, and the report says so. */
   missing?: string;
   run(): Promise<Figures[]>;
@@ -46,6 +58,8 @@ export interface Skipped {
 export interface Row {
   name: string;
   own: boolean;
+  peer?: Peer;
+  case?: string;
   rounds: Figures[];
 }
 
@@ -53,6 +67,8 @@ export interface Row {
 export interface Section {
   title: string;
   unit: Unit;
+  /** What was in which cache, and what proves it. */
+  state?: string;
   rows: Row[];
   /** Rows that could not be had here. */
   skipped?: Skipped[];
@@ -93,6 +109,8 @@ export interface Settings {
   folder: string;
   rounds: number;
   seconds: number;
+  /** One short round over little: whether everything runs, not how fast it is. */
+  quick: boolean;
   log(line: string): void;
 }
 
@@ -112,7 +130,7 @@ const fileSystems = new Map([
 ]);
 
 /** The block device that holds `folder`, from the mount table; there is nothing of it for tmpfs or a network. */
-function deviceOf(folder: string): string {
+export function deviceOf(folder: string): string {
   let best = { point: '', source: 'none' };
   for (const line of readFileSync('/proc/self/mounts', 'utf8').split('\n')) {
     const [source, point] = line.split(' ');
@@ -123,8 +141,12 @@ function deviceOf(folder: string): string {
   return best.source.replace(/^\/dev\//, '');
 }
 
+export function fileSystemOf(folder: string): string {
+  const { type } = statfsSync(folder);
+  return fileSystems.get(type) ?? `0x${type.toString(16)}`;
+}
+
 export function machineFacts(folder: string): Machine {
-  const type = statfsSync(folder).type;
   return {
     cpu: cpus()[0]?.model.trim() ?? 'unknown',
     cpus: cpus().length,
@@ -132,15 +154,21 @@ export function machineFacts(folder: string): Machine {
     arch: arch(),
     kernel: release(),
     node: process.version,
-    fileSystem: fileSystems.get(type) ?? `0x${type.toString(16)}`,
+    fileSystem: fileSystemOf(folder),
     device: deviceOf(folder),
   };
 }
 
 /** Runs each contender once in every round. */
-export async function interleave(title: string, unit: Unit, contenders: readonly Contender[], settings: Settings): Promise<Section> {
+export async function interleave(
+  title: string,
+  unit: Unit,
+  contenders: readonly Contender[],
+  settings: Pick<Settings, 'rounds' | 'log'>,
+  state?: string,
+): Promise<Section> {
   const [section] = await interleaveMany(
-    [{ title, unit }],
+    [{ title, unit, ...(state === undefined ? {} : { state }) }],
     contenders.map((contender) => ({ ...contender, run: async () => [await contender.run()] })),
     settings,
   );
@@ -149,7 +177,7 @@ export async function interleave(title: string, unit: Unit, contenders: readonly
 
 /** As `interleave`, for contenders whose one run says something for each of several sections. */
 export async function interleaveMany(
-  heads: ReadonlyArray<{ title: string; unit: Unit }>,
+  heads: ReadonlyArray<Pick<Section, 'title' | 'unit' | 'state'>>,
   contenders: readonly ManyContender[],
   { rounds, log }: Pick<Settings, 'rounds' | 'log'>,
 ): Promise<Section[]> {
@@ -159,7 +187,9 @@ export async function interleaveMany(
     log(`  skipped: ${name}: ${reason}`);
   };
   for (const { name, missing } of contenders) if (missing !== undefined) skip(name, missing);
-  const rows = heads.map(() => contenders.map(({ name, own = false }): Row => ({ name, own, rounds: [] })));
+  const rows = heads.map(() =>
+    contenders.map(({ name, own = false, peer, case: of }): Row => ({ name, own, ...(peer && { peer }), ...(of !== undefined && { case: of }), rounds: [] })),
+  );
   const titles = heads.map(({ title }) => title).join('; ');
   for (let round = 0; round < rounds; round++) {
     const turn = contenders.map((_, index) => (round % 2 === 0 ? index : contenders.length - 1 - index));
@@ -185,7 +215,7 @@ export async function interleaveMany(
   }));
 }
 
-export function rowMedian(row: Row, of: 'value' | 'p50' | 'p99' = 'value'): number {
+export function rowMedian(row: Row, of: Exclude<keyof Figures, 'notes'> = 'value'): number {
   const values = row.rounds.map((figures) => figures[of]).filter((value) => value !== undefined);
   return median(values);
 }
@@ -219,14 +249,61 @@ export function ratio(row: Row, against: Row): number {
   return median(row.rounds.map((figures, round) => figures.value / against.rounds[round].value));
 }
 
-/** What a section's percentiles are in. */
 /** Is a lower figure the better one? */
 export function lowerIsBetter(unit: Unit): boolean {
-  return unit === 'ns' || unit === 'ms' || unit === 'MiB';
+  return unit === 'ns' || unit === 'ms' || unit === 'MiB' || unit === 'cores';
 }
 
-export function latencyUnit(section: Section): string {
+/** What a section's percentiles are in. */
+function latencyUnit(section: Section): string {
   return section.unit === 'ns' ? 'ns' : 'µs';
+}
+
+/** The best row of a kind of peer, among those of a case; undefined where there is none. */
+export function bestPeer(section: Section, peer: Peer, of?: string): Row | undefined {
+  const peers = section.rows.filter((row) => row.peer === peer && row.case === of);
+  const sign = lowerIsBetter(section.unit) ? 1 : -1;
+  return peers.sort((a, b) => sign * (rowMedian(a) - rowMedian(b)))[0];
+}
+
+/** How many times the named row is the best peer of a kind in its case; NaN where one of them could not be had. */
+export function comparedWithBest(section: Section, name: string, peer: Peer): number {
+  const row = rowIfAny(section, name);
+  const best = row && bestPeer(section, peer, row.case);
+  return best ? ratio(row, best) : Number.NaN;
+}
+
+/** A column of a section beside the names of its rows: what stands above it and in it. */
+export interface Column {
+  head: string;
+  cell(row: Row): string;
+}
+
+/** The columns that a section has something for: the figure, how it compares, latencies, and what it took. */
+export function sectionColumns(section: Section): Column[] {
+  const { rows, unit } = section;
+  const columns: Column[] = [{ head: unit, cell: (row) => figure(rowMedian(row)) }];
+  const peers = (['fio', 'node'] as const).filter((peer) => rows.some((row) => row.peer === peer));
+  for (const peer of peers) {
+    const cell = (row: Row): string => {
+      const best = bestPeer(section, peer, row.case);
+      return best ? figure(ratio(row, best)) : '-';
+    };
+    columns.push({ head: peer === 'fio' ? 'to fio' : 'to Node', cell });
+  }
+  // The first row is the 1 where nobody in particular is.
+  if (peers.length === 0) columns.push({ head: 'ratio', cell: (row) => figure(ratio(row, rows[0])) });
+  const measured = [
+    ['p50', `p50 ${latencyUnit(section)}`],
+    ['p99', 'p99'],
+    ['p999', 'p99.9'],
+    ['cpu', 'CPU s/M'],
+    ['moved', 'device B'],
+  ] as const;
+  for (const [name, head] of measured) {
+    if (rows.some((row) => !Number.isNaN(rowMedian(row, name)))) columns.push({ head, cell: (row) => figure(rowMedian(row, name)) });
+  }
+  return columns;
 }
 
 export function isMet({ measured, atLeast = Number.NEGATIVE_INFINITY, atMost = Number.POSITIVE_INFINITY }: Target): boolean {
@@ -239,7 +316,10 @@ function targetText(target: Target): string {
   return `  ${isMet(target) ? 'met    ' : 'NOT MET'}  ${target.text}: ${figure(target.measured)} ${target.unit} (${bound})`;
 }
 
-/** The report as text: a table for each section, its first row being the 1 of the ratios, then the targets. */
+/**
+ * The report as text: a table for each section, then the targets. Ratios are to the best fio and to the best of the others for Node.js, in the same case; where there is neither, to the first row.
+ * Processor time is for a million operations, the device's bytes are for one.
+ */
 export function reportLines(report: Report): string[] {
   const lines = [report.title, ...wrap(`  ${machineText(report.machine)}`, 2)];
   for (const section of report.sections) {
@@ -249,18 +329,14 @@ export function reportLines(report: Report): string[] {
       lines.push('', section.title, ...skipped);
       continue;
     }
-    const percentiles = (['p50', 'p99'] as const).filter((name) => section.rows.some((row) => !Number.isNaN(rowMedian(row, name))));
+    const columns = sectionColumns(section);
     lines.push(
       '',
       ...tableLines([
-        [section.title, section.unit, ...percentiles.map((name) => `${name} ${latencyUnit(section)}`), 'ratio'],
-        ...section.rows.map((row) => [
-          `  ${row.name}`,
-          figure(rowMedian(row)),
-          ...percentiles.map((name) => figure(rowMedian(row, name))),
-          figure(ratio(row, first)),
-        ]),
+        [section.title, ...columns.map(({ head }) => head)],
+        ...section.rows.map((row) => [`  ${row.name}`, ...columns.map(({ cell }) => cell(row))]),
       ]),
+      ...(section.state === undefined ? [] : wrap(`  ${section.state}`, 2)),
       ...skipped,
     );
   }

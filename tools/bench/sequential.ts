@@ -2,8 +2,9 @@
  * One scan of a file in steps of 1 MiB: `windows()` beside fio and node:fs, past the page cache, and through it when it is cold and when it is warm.
  */
 import { makeBenchFile } from './bench-file.js';
+import { fioRefusal, runFio } from './fio.js';
 import { setCache } from './page-cache.js';
-import { fioRefusal, runFio, runReader } from './peers.js';
+import { runReader } from './peers.js';
 import type { ReaderJob } from './reader.js';
 import { type Contender, type Figures, type Group, interleave } from './report.js';
 

@@ -47,6 +47,19 @@ export class Undo {
   }
 }
 
+/** The kernel gives back the files of an io_uring some time after its process has ended: what they keep busy is asked again, for five seconds. */
+export function patiently(act: () => void): void {
+  for (let tries = 1; ; tries++) {
+    try {
+      act();
+      return;
+    } catch (error) {
+      if (tries === 50) throw error;
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 100);
+    }
+  }
+}
+
 /** Runs a system tool; where it is looked for does not depend on the shell. */
 export function tool(command: string, ...args: string[]): string {
   const path = `${process.env.PATH ?? ''}:/usr/sbin:/sbin`;
@@ -78,7 +91,7 @@ export function makeFileSystem(base: string, bytes: number, make: readonly strin
   tool(make[0], ...make.slice(1), device);
   mkdirSync(folder);
   tool('mount', device, folder);
-  undo.add(() => tool('umount', folder));
+  undo.add(() => patiently(() => tool('umount', folder)));
   return { device, folder };
 }
 

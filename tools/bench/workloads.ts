@@ -28,7 +28,9 @@ export interface Measured {
 }
 
 export interface RandomPlan {
-  /** Blocks of RANDOM_BYTES in the order to visit; the run ends with them, or starts over with `repeat`. */
+  /** Bytes of a block. Default RANDOM_BYTES. */
+  bytes?: number;
+  /** Blocks in the order to visit; the run ends with them, or starts over with `repeat`. */
   order: Uint32Array;
   /** Bytes of the file that blocks are taken from. */
   size: number;
@@ -37,7 +39,34 @@ export interface RandomPlan {
   seconds: number;
   repeat?: boolean;
   expected?: Uint8Array;
+  /** Without `expected`: look at the first byte (the default), or at no more than how many there are. */
+  look?: 'byte' | 'length';
   onProgress?: (fraction: number) => void;
+}
+
+/** What is handed to a run's course: a window, or bytes. */
+interface Shown {
+  readonly length: number;
+  readonly bytes: Uint8Array;
+}
+
+/** `fs` reads into the same buffer all the time: what it shows is made once, and says what the last read got. */
+class ReadBuffer implements Shown {
+  readonly buffer: Uint8Array;
+  length = 0;
+
+  constructor(buffer: Uint8Array) {
+    this.buffer = buffer;
+  }
+
+  get bytes(): Uint8Array {
+    return this.length === this.buffer.length ? this.buffer : this.buffer.subarray(0, this.length);
+  }
+
+  got(count: number): this {
+    this.length = count;
+    return this;
+  }
 }
 
 export interface ScanPlan {
@@ -52,14 +81,19 @@ export interface ScanPlan {
 class Course {
   readonly latencies = new Latencies();
   readonly #plan: RandomPlan;
+  readonly #blockBytes: number;
+  readonly #look: boolean;
   readonly #start = performance.now();
   #turned = this.#start;
   #next = 0;
   #bytes = 0;
   #mismatches = 0;
+  #sum = 0;
 
   constructor(plan: RandomPlan) {
     this.#plan = plan;
+    this.#blockBytes = plan.bytes ?? RANDOM_BYTES;
+    this.#look = plan.look !== 'length';
   }
 
   /** Is it time to let the event loop turn? */
@@ -79,15 +113,21 @@ class Course {
       this.#next = 0;
     }
     if (onProgress && this.#next % 64 === 0) onProgress(repeat ? elapsed : Math.max(elapsed, this.#next / order.length));
-    return order[this.#next++] * RANDOM_BYTES;
+    return order[this.#next++] * this.#blockBytes;
   }
 
-  done(offset: number, bytes: Uint8Array, begun: number, now: number): void {
+  done(offset: number, shown: Shown, begun: number, now: number): void {
     this.latencies.record((now - begun) * 1000);
-    this.#bytes += bytes.length;
+    const { length } = shown;
+    this.#bytes += length;
     const { expected, size } = this.#plan;
-    const end = Math.min(size, offset + RANDOM_BYTES);
-    if (expected ? Buffer.compare(bytes, expected.subarray(offset, end)) !== 0 : bytes.length !== end - offset) this.#mismatches++;
+    const end = Math.min(size, offset + this.#blockBytes);
+    if (expected) {
+      if (Buffer.compare(shown.bytes, expected.subarray(offset, end)) !== 0) this.#mismatches++;
+      return;
+    }
+    if (length !== end - offset) this.#mismatches++;
+    if (this.#look) this.#sum += shown.bytes[0];
   }
 
   finish(): Measured {
@@ -97,7 +137,8 @@ class Course {
       bytes: this.#bytes,
       seconds: (performance.now() - this.#start) / 1000,
       latencies: this.latencies,
-      mismatches: this.#mismatches,
+      // A sum of bytes is never negative; asking keeps the looking from being optimised away.
+      mismatches: this.#mismatches + (this.#sum >= 0 ? 0 : 1),
     };
   }
 }
@@ -105,15 +146,20 @@ class Course {
 /** `window()`, `depth` at a time. */
 export async function randomWindows(file: BlockFile, plan: RandomPlan): Promise<Measured> {
   const course = new Course(plan);
+  const { bytes = RANDOM_BYTES } = plan;
   const lane = async (): Promise<void> => {
     let begun = performance.now();
     for (let offset = course.take(begun); offset >= 0; offset = course.take(begun)) {
-      const window = await file.window(offset, RANDOM_BYTES);
+      const window = await file.window(offset, bytes);
       const now = performance.now();
-      course.done(offset, window.bytes, begun, now);
+      course.done(offset, window, begun, now);
       window.release();
-      if (course.overdue(now)) await nextTurn();
-      begun = performance.now();
+      // The next read is asked for at once: one look at the clock serves both.
+      begun = now;
+      if (course.overdue(now)) {
+        await nextTurn();
+        begun = performance.now();
+      }
     }
   };
   await Promise.all(Array.from({ length: plan.depth }, lane));
@@ -123,11 +169,12 @@ export async function randomWindows(file: BlockFile, plan: RandomPlan): Promise<
 /** `tryWindow()`, one after the other, and `window()` where it has no answer. */
 export async function randomTryWindows(file: BlockFile, plan: RandomPlan): Promise<Measured> {
   const course = new Course(plan);
+  const { bytes = RANDOM_BYTES } = plan;
   let begun = performance.now();
   for (let offset = course.take(begun); offset >= 0; offset = course.take(begun)) {
-    const window = file.tryWindow(offset, RANDOM_BYTES) ?? (await file.window(offset, RANDOM_BYTES));
+    const window = file.tryWindow(offset, bytes) ?? (await file.window(offset, bytes));
     const now = performance.now();
-    course.done(offset, window.bytes, begun, now);
+    course.done(offset, window, begun, now);
     window.release();
     if (course.overdue(now)) await nextTurn();
     begun = performance.now();
@@ -139,37 +186,40 @@ export async function randomTryWindows(file: BlockFile, plan: RandomPlan): Promi
 export function randomCallbacks(fd: number, plan: RandomPlan, buffers?: readonly Uint8Array[]): Promise<Measured> {
   return new Promise((resolve, reject) => {
     const course = new Course(plan);
+    const { bytes = RANDOM_BYTES } = plan;
     let running = plan.depth;
-    const lane = (buffer: Uint8Array): void => {
-      const begun = performance.now();
+    const lane = (into: ReadBuffer, begun: number): void => {
       const offset = course.take(begun);
       if (offset < 0) {
         if (--running === 0) resolve(course.finish());
         return;
       }
-      read(fd, buffer, 0, RANDOM_BYTES, offset, (error, count) => {
+      read(fd, into.buffer, 0, bytes, offset, (error, count) => {
         if (error) {
           reject(error);
           return;
         }
-        course.done(offset, count === RANDOM_BYTES ? buffer : buffer.subarray(0, count), begun, performance.now());
-        lane(buffer);
+        const now = performance.now();
+        course.done(offset, into.got(count), begun, now);
+        lane(into, now);
       });
     };
-    for (let index = 0; index < plan.depth; index++) lane(buffers?.[index] ?? Buffer.allocUnsafeSlow(RANDOM_BYTES));
+    for (let index = 0; index < plan.depth; index++) lane(new ReadBuffer(buffers?.[index] ?? Buffer.allocUnsafeSlow(bytes)), performance.now());
   });
 }
 
 /** `FileHandle.read`, `depth` at a time. */
 export async function randomPromises(handle: FileHandle, plan: RandomPlan, buffers?: readonly Uint8Array[]): Promise<Measured> {
   const course = new Course(plan);
+  const { bytes = RANDOM_BYTES } = plan;
   const lane = async (_: unknown, index: number): Promise<void> => {
-    const buffer = buffers?.[index] ?? Buffer.allocUnsafeSlow(RANDOM_BYTES);
+    const into = new ReadBuffer(buffers?.[index] ?? Buffer.allocUnsafeSlow(bytes));
     let begun = performance.now();
     for (let offset = course.take(begun); offset >= 0; offset = course.take(begun)) {
-      const { bytesRead } = await handle.read(buffer, 0, RANDOM_BYTES, offset);
-      course.done(offset, bytesRead === RANDOM_BYTES ? buffer : buffer.subarray(0, bytesRead), begun, performance.now());
-      begun = performance.now();
+      const { bytesRead } = await handle.read(into.buffer, 0, bytes, offset);
+      const now = performance.now();
+      course.done(offset, into.got(bytesRead), begun, now);
+      begun = now;
     }
   };
   await Promise.all(Array.from({ length: plan.depth }, lane));
@@ -177,14 +227,15 @@ export async function randomPromises(handle: FileHandle, plan: RandomPlan, buffe
 }
 
 /** `fs.readSync`, one after the other: what node:fs does fastest with bytes that are in memory. */
-export async function randomSync(fd: number, plan: RandomPlan): Promise<Measured> {
+export async function randomSync(fd: number, plan: RandomPlan, buffer?: Uint8Array): Promise<Measured> {
   const course = new Course(plan);
-  const buffer = Buffer.allocUnsafeSlow(RANDOM_BYTES);
+  const { bytes = RANDOM_BYTES } = plan;
+  const into = new ReadBuffer(buffer ?? Buffer.allocUnsafeSlow(bytes));
   let begun = performance.now();
   for (let offset = course.take(begun); offset >= 0; offset = course.take(begun)) {
-    const count = readSync(fd, buffer, 0, RANDOM_BYTES, offset);
+    const count = readSync(fd, into.buffer, 0, bytes, offset);
     const now = performance.now();
-    course.done(offset, count === RANDOM_BYTES ? buffer : buffer.subarray(0, count), begun, now);
+    course.done(offset, into.got(count), begun, now);
     if (course.overdue(now)) await nextTurn();
     begun = performance.now();
   }
@@ -263,17 +314,25 @@ export async function scanStream(path: PathLike, plan: ScanPlan): Promise<Measur
   return scan.finish();
 }
 
-/** `fs.read` of one step after the other into one buffer. */
-export async function scanCallbacks(fd: number, plan: ScanPlan): Promise<Measured> {
+/** `fs.read` in steps, one after the other into one buffer, or as many at a time as there are `buffers`: those that are ahead are waited for in order. */
+export async function scanCallbacks(fd: number, plan: ScanPlan, buffers: readonly Uint8Array[] = [Buffer.allocUnsafeSlow(SCAN_BYTES)]): Promise<Measured> {
   const scan = new Scan(plan);
-  const buffer = Buffer.allocUnsafeSlow(SCAN_BYTES);
-  for (let position = 0; position < plan.size; ) {
+  let asked = 0;
+  const ask = (buffer: Uint8Array): Promise<number> => {
+    const position = asked;
     const length = Math.min(SCAN_BYTES, plan.size - position);
-    const count = await new Promise<number>((resolve, reject) => read(fd, buffer, 0, length, position, (error, got) => (error ? reject(error) : resolve(got))));
+    asked += length;
+    return length === 0
+      ? Promise.resolve(0)
+      : new Promise<number>((resolve, reject) => read(fd, buffer, 0, length, position, (error, got) => (error ? reject(error) : resolve(got))));
+  };
+  const ahead = buffers.map(ask);
+  for (let step = 0; ; step = (step + 1) % buffers.length) {
+    const count = await ahead[step];
     if (count === 0) break;
     scan.arrived();
-    scan.take(buffer.subarray(0, count));
-    position += count;
+    scan.take(buffers[step].subarray(0, count));
+    ahead[step] = ask(buffers[step]);
     scan.ask();
   }
   return scan.finish();
