@@ -14,8 +14,8 @@ import { openSync as openBlockFile } from '../../src/index.js';
 import { fillFile } from './bench-file.js';
 import { availableBytes } from './memory-info.js';
 import { setCache } from './page-cache.js';
-import { deviceOf, fileSystemOf } from './report.js';
-import { loopRefusal, patiently, tool, type Undo } from './throttled-device.js';
+import { deviceOf, fileSystemOf, type Section, type Settings, type Target } from './report.js';
+import { loopRefusal, patiently, tool, Undo } from './throttled-device.js';
 
 export type PlaceKind = 'file' | 'loop' | 'zram';
 export const placeKinds: readonly PlaceKind[] = ['file', 'loop', 'zram'];
@@ -156,6 +156,34 @@ export async function makePlace(kind: PlaceKind, folder: string, size: number, u
   } catch (error) {
     return `could not be made: ${(error as Error).message.trim().split('\n').at(-1)}`;
   }
+}
+
+/** Makes each kind of place in turn, has it measured, and takes it down again; one that cannot be had is a section of its own, skipped by name. */
+export async function atPlaces(
+  kinds: readonly PlaceKind[],
+  size: number,
+  { folder, log }: Pick<Settings, 'folder' | 'log'>,
+  measure: (place: Place) => Promise<{ sections: Section[]; targets: Target[] }>,
+): Promise<{ sections: Section[]; targets: Target[] }> {
+  const sections: Section[] = [];
+  const targets: Target[] = [];
+  for (const kind of kinds) {
+    const undo = new Undo();
+    try {
+      const place = await makePlace(kind, folder, size, undo);
+      if (typeof place === 'string') {
+        log(`  skipped: ${kind}: ${place}`);
+        sections.push({ title: kind, unit: 'op/s', rows: [], skipped: [{ name: kind, reason: place }] });
+      } else {
+        const measured = await measure(place);
+        sections.push(...measured.sections);
+        targets.push(...measured.targets);
+      }
+    } finally {
+      undo.run();
+    }
+  }
+  return { sections, targets };
 }
 
 /** Bytes that a device has moved since it was made. */

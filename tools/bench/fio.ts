@@ -32,8 +32,15 @@ interface FioOutput {
   jobs: Array<{ error: number; job_runtime: number; usr_cpu: number; sys_cpu: number; read: Direction; write: Direction; sync: Direction }>;
 }
 
+export interface FioView {
+  /** The counts of a device that nobody else uses. */
+  statPath?: string;
+  /** Whose latencies are wanted; the slower of reads and writes unless said. */
+  latencyOf?: 'read' | 'sync';
+}
+
 /** One run. Jobs, where there are several, are reported as one. */
-export async function runFio(options: FioOptions, unit: 'op/s' | 'MiB/s', statPath?: string): Promise<Figures> {
+export async function runFio(options: FioOptions, unit: 'op/s' | 'MiB/s', { statPath, latencyOf }: FioView = {}): Promise<Figures> {
   const writes = String(options.rw ?? 'read') !== 'read' && String(options.rw) !== 'randread';
   const all: FioOptions = {
     name: 'peer',
@@ -57,7 +64,8 @@ export async function runFio(options: FioOptions, unit: 'op/s' | 'MiB/s', statPa
   const jobSeconds = job.job_runtime / 1000;
   const seconds = jobSeconds / Number(options.numjobs ?? 1);
   const operations = read.total_ios + write.total_ios;
-  const percentile = (which: string): number => Math.max(...[read, write].map(({ lat_ns }) => lat_ns.percentile?.[which] ?? 0)) / 1000;
+  const directions = latencyOf === undefined ? [read, write] : [job[latencyOf]];
+  const percentile = (which: string): number => Math.max(...directions.map(({ lat_ns }) => lat_ns.percentile?.[which] ?? 0)) / 1000;
   return {
     value: unit === 'op/s' ? operations / seconds : (read.io_bytes + write.io_bytes) / 1024 ** 2 / seconds,
     p50: percentile('50.000000'),

@@ -7,9 +7,11 @@ import { existsSync, mkdirSync, readFileSync, realpathSync, statSync, writeFileS
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
+import { appends } from './appends.js';
 import { hits } from './hits.js';
 import { invalidate } from './invalidate.js';
 import { memory } from './memory.js';
+import { mixed } from './mixed.js';
 import { plot } from './plot.js';
 import { random } from './random.js';
 import { type Group, machineFacts, type Report, reportLines, type Settings } from './report.js';
@@ -30,6 +32,8 @@ const groups: readonly Group[] = [
   memory,
   spawn,
   tracker,
+  appends,
+  mixed,
   //
 ];
 /** What groups were called before. */

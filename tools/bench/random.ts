@@ -6,14 +6,13 @@
  * mostly used: through a page cache that holds nothing of the file.
  * Guarantees: every byte that was shown came from the device during the run, by the device's own counts, or by what the kernel charged to the process where others use the device too.
  */
-import { makePlace, type Place, placeKinds } from './devices.js';
+import { atPlaces, type Place, placeKinds } from './devices.js';
 import { type FioFlags, fioFlags, fioRefusal, runFio } from './fio.js';
 import { bytesText } from './format.js';
 import { peerPackages } from './peer-packages.js';
-import { readerFigures, runReader } from './peers.js';
+import { runFigures, runReader } from './peers.js';
 import type { ReaderJob } from './reader.js';
 import { bestPeer, type Contender, comparedWithBest, type Figures, type Group, interleave, type Section, type Settings, type Target } from './report.js';
-import { Undo } from './throttled-device.js';
 
 const size = 1024 ** 3;
 const quickSize = 256 * 1024 ** 2;
@@ -45,7 +44,7 @@ function jobOf({ place, settings }: Run, depth: number, bytes: number): Omit<Rea
 }
 
 async function read(job: ReaderJob, unit: 'op/s' | 'MiB/s', threads?: number): Promise<Figures> {
-  return readerFigures(await runReader(job, threads), unit);
+  return runFigures(await runReader(job, threads), unit);
 }
 
 function fioOptions({ place, settings }: Run, depth: number, bytes: number): Record<string, string | number> {
@@ -73,10 +72,10 @@ async function everyone(run: Run, depth: number): Promise<Section> {
         name: `fio, ${name}`,
         peer: 'fio',
         missing: refusal,
-        run: () => runFio({ ...fio, ...options }, 'op/s', place.statPath),
+        run: () => runFio({ ...fio, ...options }, 'op/s', place),
       }),
     ),
-    { name: 'fio, fixed, batches of 16', missing: refusal, run: () => runFio({ ...fio, ...batches }, 'op/s', place.statPath) },
+    { name: 'fio, fixed, batches of 16', missing: refusal, run: () => runFio({ ...fio, ...batches }, 'op/s', place) },
     { name: own, own: true, run: () => read({ ...job, kind: 'random-windows' }, 'op/s') },
     ...(depth === variantsDepth ? variants : []),
     node('fs.read', 'random-callbacks'),
@@ -114,7 +113,7 @@ async function pairs(all: Run, title: string, unit: 'op/s' | 'MiB/s', cases: rea
       peer: 'fio',
       case: name,
       missing: missing ?? refusal,
-      run: () => runFio(fio, unit, place.statPath),
+      run: () => runFio(fio, unit, place),
     });
     contenders.push({
       name: `${name}: ${own}`,
@@ -137,7 +136,6 @@ function targetsOf(place: Place, depth: number, section: Section): Target[] {
   ];
 }
 
-/** Sections of one place; the place is taken down before the next one is made. */
 async function measurePlace(run: Run): Promise<{ sections: Section[]; targets: Target[] }> {
   const sections: Section[] = [];
   const targets: Target[] = [];
@@ -165,24 +163,7 @@ export const random: Group = {
     const settings = { ...all, rounds: Math.min(all.rounds, roundsMax), seconds: Math.min(all.seconds, secondsMax) };
     const refusal = await fioRefusal();
     const { refusals } = await peerPackages(settings.log);
-    const sections: Section[] = [];
-    const targets: Target[] = [];
-    for (const kind of placeKinds) {
-      const undo = new Undo();
-      try {
-        const place = await makePlace(kind, settings.folder, settings.quick ? quickSize : size, undo);
-        if (typeof place === 'string') {
-          settings.log(`  skipped: ${kind}: ${place}`);
-          sections.push({ title: kind, unit: 'op/s', rows: [], skipped: [{ name: kind, reason: place }] });
-          continue;
-        }
-        const measured = await measurePlace({ place, settings, refusal, ronomonRefusal: refusals['@ronomon/direct-io'] });
-        sections.push(...measured.sections);
-        targets.push(...measured.targets);
-      } finally {
-        undo.run();
-      }
-    }
-    return { sections, targets };
+    const ronomonRefusal = refusals['@ronomon/direct-io'];
+    return atPlaces(placeKinds, settings.quick ? quickSize : size, settings, (place) => measurePlace({ place, settings, refusal, ronomonRefusal }));
   },
 };

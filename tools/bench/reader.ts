@@ -7,12 +7,10 @@
 import { closeSync, constants, openSync, readSync } from 'node:fs';
 import { open as openHandle } from 'node:fs/promises';
 import { type BlockFile, open } from '../../src/index.js';
-import { type CpuSeconds, measureCpu } from './cpu-time.js';
-import { type MovedBytes, measureMoved } from './devices.js';
-import { percentile } from './latencies.js';
+import { alignedBuffers } from './aligned-buffers.js';
+import { measureRun, type RunResult, runResult, type Taken } from './measured-run.js';
 import { setCache } from './page-cache.js';
 import { seededOrder } from './pattern.js';
-import { loadPeers } from './peer-packages.js';
 import {
   type Measured,
   RANDOM_BYTES,
@@ -52,21 +50,6 @@ export interface ReaderJob {
   statPath?: string;
 }
 
-export interface ReaderResult {
-  operations: number;
-  bytes: number;
-  seconds: number;
-  /** µs */
-  p50: number;
-  p99: number;
-  p999: number;
-  mismatches: number;
-  /** What all threads of the process took meanwhile. */
-  cpu: CpuSeconds;
-  /** What the device moved meanwhile. */
-  moved?: MovedBytes;
-}
-
 /** Random runs warm up with so many reads, of no more than so many bytes, and not for longer than this. */
 const warmUpReads = 20_000;
 const warmUpBytes = 64 << 20;
@@ -76,21 +59,6 @@ const provedBlocks = 256;
 const provedBytes = 16 << 20;
 /** Of the bytes that direct reads showed, the device has to have moved as much as this. */
 const movedLeast = 0.98;
-
-/** The part of the standard WebAssembly object that is used here; @types/node 20 leaves it to the browser's types. */
-declare const WebAssembly: { Memory: new (limits: { initial: number }) => { readonly buffer: ArrayBuffer } };
-
-/** Page-aligned buffers, which O_DIRECT asks for and Buffer does not give: those of @ronomon/direct-io, or the memory of a WebAssembly instance, which begins on a page. */
-function alignedBuffers(count: number, bytes: number, whose?: 'ronomon'): Uint8Array[] {
-  if (whose === 'ronomon') {
-    const { directIo, refusals } = loadPeers();
-    if (!directIo) throw new Error(refusals['@ronomon/direct-io']);
-    return Array.from({ length: count }, () => directIo.getAlignedBuffer(bytes, 4096));
-  }
-  const room = Math.max(4096, bytes);
-  const memory = new WebAssembly.Memory({ initial: Math.ceil((count * room) / 65536) });
-  return Array.from({ length: count }, (_, index) => new Uint8Array(memory.buffer, index * room, bytes));
-}
 
 /** Are the bytes of windows those that node:fs reads? Past the page cache where the windows are, so that nothing is left in it. */
 async function proveBytes(file: BlockFile, { path, size, direct, bytes = RANDOM_BYTES }: ReaderJob): Promise<void> {
@@ -130,19 +98,18 @@ async function twice(job: ReaderJob, run: (plan: RandomPlan) => Promise<Measured
   return counted(job, () => run({ bytes, look, order, size, depth, seconds }));
 }
 
-/** Of the run that was measured. */
-let cpu: CpuSeconds | undefined;
-let moved: MovedBytes | undefined;
+/** What the run that was measured took. */
+let taken: Taken | undefined;
 
 /** The measured run: what it took, and that direct reads came from the device. */
 async function counted({ direct, statPath }: ReaderJob, run: () => Promise<Measured>): Promise<Measured> {
-  const movedEnded = measureMoved(statPath);
-  const cpuEnded = measureCpu();
-  const measured = await run();
-  cpu = cpuEnded();
-  moved = movedEnded();
-  if (direct && moved && moved.read < measured.bytes * movedLeast)
+  const done = await measureRun(statPath, run);
+  taken = done.taken;
+  const { measured } = done;
+  const { moved } = taken;
+  if (direct && moved && moved.read < measured.bytes * movedLeast) {
     throw new Error(`${measured.bytes} bytes were shown, but only ${moved.read} came from the device`);
+  }
   return measured;
 }
 
@@ -204,9 +171,7 @@ async function measure(job: ReaderJob): Promise<Measured> {
   }
 }
 
-const { operations, bytes, seconds, latencies, mismatches } = await measure(JSON.parse(process.argv[2]));
-if (!cpu) throw new Error('the run was not measured');
-const sorted = latencies.sorted();
-const [p50, p99, p999] = [50, 99, 99.9].map((percent) => percentile(sorted, percent));
-const result: ReaderResult = { operations, bytes, seconds, p50, p99, p999, mismatches, cpu, ...(moved && { moved }) };
+const measured = await measure(JSON.parse(process.argv[2]));
+if (!taken) throw new Error('the run was not measured');
+const result: RunResult = runResult(measured, taken);
 process.stdout.write(`${JSON.stringify(result)}\n`);

@@ -10,7 +10,7 @@ import { bytesText, figure, tableLines, wrap } from './format.js';
 import { median } from './latencies.js';
 
 /** Rates, which are better when they are higher; durations and memory, which are better when they are lower. */
-export type Unit = 'op/s' | 'MiB/s' | 'ns' | 'ms' | 'MiB' | 'cores';
+export type Unit = 'op/s' | 'MiB/s' | 'ns' | 'ms' | 'MiB' | 'cores' | 'blocks';
 
 /** One run's figures: the rate or duration itself, and percentiles of latency where they were measured: in µs, in a section of ns in ns. */
 export interface Figures {
@@ -251,7 +251,7 @@ export function ratio(row: Row, against: Row): number {
 
 /** Is a lower figure the better one? */
 export function lowerIsBetter(unit: Unit): boolean {
-  return unit === 'ns' || unit === 'ms' || unit === 'MiB' || unit === 'cores';
+  return unit === 'ns' || unit === 'ms' || unit === 'MiB' || unit === 'cores' || unit === 'blocks';
 }
 
 /** What a section's percentiles are in. */

@@ -5,7 +5,7 @@
  * a direct run begins with empty frames, and has to read every byte from the device.
  */
 import { makeBenchFile } from './bench-file.js';
-import { runReader } from './peers.js';
+import { runFigures, runReader } from './peers.js';
 import type { ReaderJob } from './reader.js';
 import { compared, type Figures, type Group, interleaveMany, type ManyContender } from './report.js';
 
@@ -16,14 +16,11 @@ const own = 'windows(), page cache';
 const direct = 'windows(), direct';
 
 async function figuresOf(job: ReaderJob): Promise<Figures[]> {
-  const { bytes, seconds, p50, p99, cpu } = await runReader(job);
-  if (!cpu) throw new Error(`${job.kind} was run without its processor time`);
+  const result = await runReader(job);
+  const { bytes, cpu } = result;
   const milliseconds = 1000 * (1024 ** 3 / bytes);
   const notes = { user: cpu.user * milliseconds, system: cpu.system * milliseconds, ioUringWorkers: cpu.workers * milliseconds };
-  return [
-    { value: bytes / 1024 ** 2 / seconds, p50, p99 },
-    { value: notes.user + notes.system, notes },
-  ];
+  return [runFigures(result, 'MiB/s'), { value: notes.user + notes.system, notes }];
 }
 
 export const scan: Group = {
@@ -33,8 +30,8 @@ export const scan: Group = {
     const path = await makeBenchFile(settings.folder, size);
     const job: ReaderJob = { path, size, direct: false, cache: 'cold', touch: true, kind: 'scan-stream' };
     const contenders: ManyContender[] = [
-      { name: stream, run: () => figuresOf(job) },
-      { name: 'fs.read, 1 MiB', run: () => figuresOf({ ...job, kind: 'scan-callbacks' }) },
+      { name: stream, peer: 'node', run: () => figuresOf(job) },
+      { name: 'fs.read, 1 MiB', peer: 'node', run: () => figuresOf({ ...job, kind: 'scan-callbacks' }) },
       { name: own, own: true, run: () => figuresOf({ ...job, kind: 'scan-windows' }) },
       { name: direct, own: true, run: () => figuresOf({ ...job, kind: 'scan-windows', direct: true, cache: undefined }) },
     ];

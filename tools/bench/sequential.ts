@@ -1,53 +1,138 @@
 /**
- * One scan of a file in steps of 1 MiB: `windows()` beside fio and node:fs, past the page cache, and through it when it is cold and when it is warm.
+ * From front to end in pieces of 1 MiB, beside fio and node:fs: reading past the page cache, writing with one flush at the end, and reading through a page cache that holds everything (`scan` has the
+ * cold one).
+ *
+ * fio has 8 pieces on their way at once, with the best of its flags, each of which is a row. Nobody looks at the bytes past the page cache: `windows()` and fs.read get what fio gets.
+ * Processor time as a share of one core is that of all threads in the time that the run took.
  */
-import { makeBenchFile } from './bench-file.js';
-import { fioRefusal, runFio } from './fio.js';
+import { atPlaces, type Place, placeKinds } from './devices.js';
+import { type FioOptions, fioFlags, fioRefusal, runFio } from './fio.js';
+import type { RunResult } from './measured-run.js';
 import { setCache } from './page-cache.js';
-import { runReader } from './peers.js';
+import { runFigures, runModule, runReader, withThreads } from './peers.js';
 import type { ReaderJob } from './reader.js';
-import { type Contender, type Figures, type Group, interleave } from './report.js';
+import {
+  type Contender,
+  comparedWithBest,
+  type Figures,
+  type Group,
+  interleave,
+  interleaveMany,
+  type ManyContender,
+  medianOf,
+  type Section,
+  type Settings,
+  type Target,
+} from './report.js';
+import type { WriteJob } from './write-run.js';
 
 const size = 1024 ** 3;
+const quickSize = 128 * 1024 ** 2;
+const depth = 8;
+const roundsMax = 3;
 
-async function figuresOf(job: ReaderJob): Promise<Figures> {
-  const { bytes, seconds, p50, p99 } = await runReader(job);
-  return { value: bytes / 1024 ** 2 / seconds, p50, p99 };
+const own = 'windows()';
+const ownWrite = 'write, one at a time, and flush';
+
+/** How fast, and at what share of a core. */
+function both(figures: Figures): Figures[] {
+  return [figures, { value: figures.notes?.cores ?? Number.NaN }];
+}
+
+async function reading(job: ReaderJob, threads?: number): Promise<Figures[]> {
+  return both(runFigures(await runReader(job, threads), 'MiB/s'));
+}
+
+async function writing(job: WriteJob, threads?: number): Promise<Figures[]> {
+  const result = await runModule<RunResult>('write-run', job, withThreads(threads));
+  if (result.mismatches > 0) throw new Error(`${job.kind}: ${result.mismatches} pieces are not what was written`);
+  return both(runFigures(result, 'MiB/s'));
+}
+
+function heads(title: string, state: string): Array<Pick<Section, 'title' | 'unit' | 'state'>> {
+  return [
+    { title, unit: 'MiB/s', state },
+    { title: `${title}: processor`, unit: 'cores' },
+  ];
+}
+
+interface Bench {
+  settings: Settings;
+  refusal: string | undefined;
+}
+
+function fioRows({ refusal }: Bench, place: Place, options: FioOptions): ManyContender[] {
+  const all: FioOptions = { filename: place.path, size: place.size, bs: '1m', iodepth: depth, ioengine: 'io_uring', direct: 1, ...options };
+  return fioFlags(place).map(({ name, options: flags }) => ({
+    name: `fio, ${name}`,
+    peer: 'fio',
+    missing: refusal,
+    run: async () => both(await runFio({ ...all, ...flags }, 'MiB/s', { statPath: place.statPath })),
+  }));
+}
+
+function readingPast(bench: Bench, place: Place): Promise<Section[]> {
+  const job = { path: place.path, size: place.size, direct: true, statPath: place.statPath };
+  const contenders: ManyContender[] = [
+    ...fioRows(bench, place, { rw: 'read' }),
+    { name: own, own: true, run: () => reading({ ...job, kind: 'scan-windows' }) },
+    { name: 'fs.read, one at a time', peer: 'node', run: () => reading({ ...job, kind: 'scan-callbacks' }) },
+    { name: `fs.read, ${depth} at a time, 32 threads`, peer: 'node', run: () => reading({ ...job, kind: 'scan-callbacks', depth }, 32) },
+  ];
+  const state = `${place.detail}. O_DIRECT; frames empty when a run begins; the device moved what was shown (an error otherwise).`;
+  return interleaveMany(heads(`${place.name}: reading past the page cache`, state), contenders, bench.settings);
+}
+
+function writingSections(bench: Bench, place: Place): Promise<Section[]> {
+  const job = { path: place.path, size: place.size, statPath: place.statPath };
+  const contenders: ManyContender[] = [
+    ...fioRows(bench, place, { rw: 'write', end_fsync: 1 }),
+    { name: ownWrite, own: true, run: () => writing({ ...job, kind: 'own', depth: 1 }) },
+    { name: `write, ${depth} at a time, and flush`, own: true, run: () => writing({ ...job, kind: 'own', depth }) },
+    { name: `fs.write, O_DIRECT, ${depth} at a time, 32 threads`, peer: 'node', run: () => writing({ ...job, kind: 'direct', depth }, 32) },
+    { name: 'fs.write, page cache, one at a time', peer: 'node', run: () => writing({ ...job, kind: 'cached', depth: 1 }) },
+  ];
+  const state = `${place.detail}, which was written before. Everyone ends with a flush; what was written was read back past the page cache and compared (not fio's).`;
+  return interleaveMany(heads(`${place.name}: writing`, state), contenders, bench.settings);
+}
+
+async function throughWarm({ settings, refusal }: Bench, { path, size: bytes, detail }: Place): Promise<Section> {
+  const job = { path, size: bytes, direct: false, cache: 'warm' as const };
+  const psync = async (): Promise<Figures> => {
+    await setCache('warm', path, bytes);
+    return runFio({ filename: path, size: bytes, rw: 'read', bs: '1m', ioengine: 'psync', invalidate: 0 }, 'MiB/s');
+  };
+  const one = async (reader: ReaderJob): Promise<Figures> => (await reading(reader))[0];
+  const contenders: Contender[] = [
+    { name: 'fio psync', peer: 'fio', missing: refusal, run: psync },
+    { name: own, own: true, run: () => one({ ...job, kind: 'scan-windows' }) },
+    { name: 'fs.read', peer: 'node', run: () => one({ ...job, kind: 'scan-callbacks' }) },
+    { name: 'fs.createReadStream', peer: 'node', run: () => one({ ...job, kind: 'scan-stream' }) },
+  ];
+  const state = `${detail}. Page cache warm before each run: more than 98 % of the file, by the kernel's word.`;
+  return interleave('reading through the page cache, warm', 'MiB/s', contenders, settings, state);
+}
+
+async function measurePlace(bench: Bench, place: Place): Promise<{ sections: Section[]; targets: Target[] }> {
+  const past = await readingPast(bench, place);
+  const warm = place.kind === 'file' ? [await throughWarm(bench, place)] : [];
+  const written = await writingSections(bench, place);
+  const targets: Target[] =
+    place.kind === 'file'
+      ? [
+          { text: `${place.name}: windows() past the page cache to fio`, measured: comparedWithBest(past[0], own, 'fio'), unit: 'times', atLeast: 0.95 },
+          { text: `${place.name}: windows() past the page cache, processor`, measured: medianOf(past[1], own), unit: 'cores', atMost: 0.3 },
+        ]
+      : [];
+  return { sections: [...past, ...warm, ...written], targets };
 }
 
 export const sequential: Group = {
   name: 'sequential',
-  title: 'Scan of a 1 GiB file in steps of 1 MiB',
-  async run(settings) {
-    const path = await makeBenchFile(settings.folder, size);
-    const refusal = await fioRefusal();
-    if (refusal) settings.log(refusal);
-    const fio = { filename: path, size, rw: 'read', bs: '1m' };
-    const whenFio = (contender: Contender): Contender[] => (refusal ? [] : [contender]);
-    const psync = async (cache: 'cold' | 'warm'): Promise<Figures> => {
-      await setCache(cache, path, size);
-      return runFio({ ...fio, ioengine: 'psync', invalidate: 0 }, 'MiB/s');
-    };
-    const through = (cache: 'cold' | 'warm'): Contender[] => {
-      const job = { path, size, direct: false, cache };
-      return [
-        { name: 'fs.createReadStream', run: () => figuresOf({ ...job, kind: 'scan-stream' }) },
-        { name: 'fs.read', run: () => figuresOf({ ...job, kind: 'scan-callbacks' }) },
-        ...whenFio({ name: 'fio psync', run: () => psync(cache) }),
-        { name: 'sectorwise windows()', own: true, run: () => figuresOf({ ...job, kind: 'scan-windows' }) },
-      ];
-    };
-    const past: Contender[] = [
-      ...whenFio({ name: 'fio io_uring, depth 8', run: () => runFio({ ...fio, ioengine: 'io_uring', iodepth: 8, direct: 1 }, 'MiB/s') }),
-      { name: 'sectorwise windows()', own: true, run: () => figuresOf({ path, size, direct: true, kind: 'scan-windows' }) },
-    ];
-    return {
-      sections: [
-        await interleave('past the page cache', 'MiB/s', past, settings),
-        await interleave('page cache, cold', 'MiB/s', through('cold'), settings),
-        await interleave('page cache, warm', 'MiB/s', through('warm'), settings),
-      ],
-      targets: [],
-    };
+  title: '1 GiB from front to end, in pieces of 1 MiB',
+  async run(all) {
+    const settings = { ...all, rounds: Math.min(all.rounds, roundsMax) };
+    const bench = { settings, refusal: await fioRefusal() };
+    return atPlaces(placeKinds, settings.quick ? quickSize : size, settings, (place) => measurePlace(bench, place));
   },
 };
