@@ -83,13 +83,13 @@ export interface FioFlags {
   options: FioOptions;
 }
 
-/** The flags that may make it faster on a place: whoever compares with fio runs all of them, and takes the best. Sending in batches is no flag of the ring. */
-export function fioFlags(place: Place): FioFlags[] {
+/** The flags that may make it faster on a place: whoever compares with fio runs all of them, and takes the best; a thread that polls for a few large pieces only slows them down. Sending in batches is no flag of the ring. */
+export function fioFlags(place: Place, { pollingThread = true } = {}): FioFlags[] {
   const fixed = { fixedbufs: 1, registerfiles: 1 };
   return [
     { name: 'fixed buffers and file', options: fixed },
     { name: 'no flags', options: {} },
-    { name: 'fixed, SQPOLL', options: { ...fixed, sqthread_poll: 1 } },
+    ...(pollingThread ? [{ name: 'fixed, SQPOLL', options: { ...fixed, sqthread_poll: 1 } }] : []),
     ...(place.polls ? [{ name: 'fixed, polled', options: { ...fixed, hipri: 1 } }] : []),
   ];
 }

@@ -5,30 +5,45 @@
  *   proved    nothing is known: each batch asks about blocks in different units, so few in each cell of 2 MiB that each needs a proof of its own, and waits beforehand until what was
  *             known of them is too old
  *   as asked  a reader that never stops and never waits: what it asked about lately is known, the rest is proved
+ *   direct    the same of the file's own frames, each size of cache in a process of its own (hits-run.ts); 8 GiB over a file that is one hole, which direct reads fill frames with zeros from
  *   memory    the same bytes by one view that was made beforehand, each read after the one before it has arrived: what the machine takes for a byte that is in no cache
  *
  * Pages are in the page table before a batch, as a reader's would be. Some machines take pages away that nobody touched for a while (DAMON): such misses are counted, brought back
  * outside the measured time, and an error once they are more than a few, as are batches that ended too late. mmap-io and lmdb prove nothing: a page that is missing stops the event loop until the device has it.
  * Guarantees: the file and lmdb's are more than 98 % in memory before and after the rounds; 256 blocks of each contender were compared with what node:fs reads.
  */
-import { closeSync, mkdirSync, openSync, readSync } from 'node:fs';
+import { closeSync, mkdirSync, openSync, readSync, truncateSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { type BlockFile, open } from '../../src/index.js';
 import { makeBenchFile } from './bench-file.js';
+import { bytesText } from './format.js';
+import type { HitsJob } from './hits-run.js';
+import { availableBytes } from './memory-info.js';
 import { type Batch, batchContender } from './micro.js';
 import { cachedPercent, readThrough } from './page-cache.js';
 import { seededOrder } from './pattern.js';
 import { type LmdbDatabase, type Peers, peerPackages } from './peer-packages.js';
-import { type Contender, compared, type Group, interleave, medianOf, type Settings } from './report.js';
+import { runModule } from './peers.js';
+import {
+  type Contender,
+  compared,
+  type Figures,
+  type Group,
+  interleave,
+  interleaveMany,
+  type ManyContender,
+  medianOf,
+  type Section,
+  type Settings,
+  type Target,
+} from './report.js';
 
 const size = 1024 ** 3;
 const blockBytes = 4096;
 const blocks = size / blockBytes;
 /** Random blocks of a batch: so few that they are asked about within 100 ms of the proof before them, also where the machine is busy. */
 const batchBlocks = 1 << 13;
-/** Blocks that a batch goes round on a direct file: they fit into its frames. */
-const frameBlocks = 1024;
 /** Residency is known for this much at once, and for this long. */
 const unitBytes = 64 * 1024;
 const knownMs = 100;
@@ -42,6 +57,13 @@ const missesMax = 0.001;
 const lateMax = 0.05;
 const provedBlocks = 256;
 
+/** Bytes of the caches whose hits are measured. */
+const middleCache = 1024 ** 3;
+const largestCache = 8 * 1024 ** 3;
+const cacheSizes = [64 * 1024 ** 2, middleCache, largestCache];
+/** What is left to others beside a cache. */
+const spareBytes = 2 * 1024 ** 3;
+
 const names = {
   readSync: 'fs.readSync, buffer[0]',
   lmdb: 'lmdb getBinary, [0]',
@@ -49,8 +71,6 @@ const names = {
   mapped: 'mmap-io buffer[offset]',
   mappedView: 'mmap-io subarray, [0]',
   memory: 'memory alone, one after the other',
-  direct: 'direct: tryWindow, release',
-  directByte: 'direct: tryWindow, bytes[0], release',
   known: 'known: tryWindow, release',
   knownByte: 'known: tryWindow, bytes[0], release',
   asked: 'as asked: tryWindow, bytes[0], release',
@@ -109,8 +129,21 @@ function fewOfEachCell(): Uint32Array {
   return few.map((unit, index) => (unit * unitBytes) / blockBytes + (index % (unitBytes / blockBytes)));
 }
 
-/** Loops are written out in each: a call for each block would cost as much as what is measured. */
-function ownBatches(file: BlockFile, frames: BlockFile, next: () => Uint32Array, misses: Misses): Batch[] {
+/** All of a part, one after the other. Written out, with no call for each block: that would cost as much as what is measured. */
+function tryEach(file: BlockFile, part: Uint32Array, look: boolean, misses: Misses): void {
+  for (let index = 0; index < part.length; index++) {
+    const window = file.tryWindow(part[index] * blockBytes, blockBytes);
+    if (window === undefined) {
+      misses.missed++;
+      continue;
+    }
+    if (look) seen += window.bytes[0];
+    window.release();
+  }
+  misses.asked += part.length;
+}
+
+function ownBatches(file: BlockFile, next: () => Uint32Array, misses: Misses): Batch[] {
   const few = fewOfEachCell();
   const nothingKnown = async (): Promise<void> => {
     await proveAll(file);
@@ -120,10 +153,24 @@ function ownBatches(file: BlockFile, frames: BlockFile, next: () => Uint32Array,
   const allKnown = async (): Promise<void> => {
     begun = await proveAll(file);
   };
-  const ended = (): void => {
-    misses.batches++;
-    if (performance.now() - begun > knownMs) misses.late++;
-  };
+  const known = (name: string, look: boolean): Batch => ({
+    name,
+    own: true,
+    operations: batchBlocks,
+    prepare: allKnown,
+    run: () => {
+      tryEach(file, next(), look, misses);
+      misses.batches++;
+      if (performance.now() - begun > knownMs) misses.late++;
+    },
+  });
+  const proved = (name: string, look: boolean): Batch => ({
+    name,
+    own: true,
+    operations: few.length,
+    prepare: nothingKnown,
+    run: () => tryEach(file, few, look, misses),
+  });
   // All of the file lies in one segment, so any window's buffer shows all of it.
   const first = file.tryWindow(0, blockBytes)!;
   const all = new Uint8Array(first.bytes.buffer, first.bytes.byteOffset, size);
@@ -142,97 +189,57 @@ function ownBatches(file: BlockFile, frames: BlockFile, next: () => Uint32Array,
         seen += byte;
       },
     },
-    {
-      name: names.direct,
+    known(names.known, false),
+    known(names.knownByte, true),
+    { name: names.asked, own: true, operations: batchBlocks, run: () => tryEach(file, next(), true, misses) },
+    proved(names.proved, false),
+    proved(names.provedByte, true),
+  ];
+}
+
+function cacheName(bytes: number): string {
+  return `direct, ${bytesText(bytes)} of frames`;
+}
+
+/** Hits in direct frames: two sections, without and with a look at the bytes. */
+async function frameSections(path: string, settings: Settings): Promise<Section[]> {
+  const hole = join(dirname(path), 'hole');
+  writeFileSync(hole, '');
+  truncateSync(hole, largestCache);
+  const contenders = cacheSizes.map((cacheSize): ManyContender => {
+    const large = cacheSize > size;
+    const lacking = availableBytes() < cacheSize + spareBytes ? `needs ${bytesText(cacheSize + spareBytes)} of memory available` : undefined;
+    return {
+      name: cacheName(cacheSize),
       own: true,
-      operations: frameBlocks,
-      run: () => {
-        for (let block = 0; block < frameBlocks; block++) frames.tryWindow(block * blockBytes, blockBytes)!.release();
-      },
+      missing: large && settings.quick ? 'takes too long with --quick' : lacking,
+      run: () => runModule<Figures[]>('hits-run', { path: large ? hole : path, cacheSize, seconds: settings.seconds / 4 } satisfies HitsJob),
+    };
+  });
+  const state = 'Every block is in the frames: misses are counted, and an error once they are more than one in a thousand. Random over all of the frames.';
+  const heads = [
+    { title: 'direct: tryWindow, release', unit: 'ns' as const, state },
+    { title: 'direct: tryWindow, bytes[0], release', unit: 'ns' as const, state },
+  ];
+  return interleaveMany(heads, contenders, settings);
+}
+
+function frameTargets([plain, looked]: readonly Section[]): Target[] {
+  const [middle, largest] = [middleCache, largestCache].map(cacheName);
+  return [
+    { text: `${middle}: tryWindow, release`, measured: medianOf(plain, middle), unit: 'ns', atMost: 80 },
+    { text: `${middle}: tryWindow, bytes[0], release`, measured: medianOf(looked, middle), unit: 'ns', atMost: 120 },
+    {
+      text: `${bytesText(largestCache)} of frames to ${bytesText(middleCache)}: tryWindow, release`,
+      measured: compared(plain, largest, middle),
+      unit: 'times',
+      atMost: 1.3,
     },
     {
-      name: names.directByte,
-      own: true,
-      operations: frameBlocks,
-      run: () => {
-        for (let block = 0; block < frameBlocks; block++) {
-          const window = frames.tryWindow(block * blockBytes, blockBytes)!;
-          seen += window.bytes[0];
-          window.release();
-        }
-      },
-    },
-    {
-      name: names.known,
-      own: true,
-      operations: batchBlocks,
-      prepare: allKnown,
-      run: () => {
-        const part = next();
-        for (let index = 0; index < part.length; index++) file.tryWindow(part[index] * blockBytes, blockBytes)!.release();
-        ended();
-      },
-    },
-    {
-      name: names.knownByte,
-      own: true,
-      operations: batchBlocks,
-      prepare: allKnown,
-      run: () => {
-        const part = next();
-        for (let index = 0; index < part.length; index++) {
-          const window = file.tryWindow(part[index] * blockBytes, blockBytes)!;
-          seen += window.bytes[0];
-          window.release();
-        }
-        ended();
-      },
-    },
-    {
-      name: names.asked,
-      own: true,
-      operations: batchBlocks,
-      run: () => {
-        const part = next();
-        for (let index = 0; index < part.length; index++) {
-          const window = file.tryWindow(part[index] * blockBytes, blockBytes);
-          misses.asked++;
-          if (window) {
-            seen += window.bytes[0];
-            window.release();
-          } else misses.missed++;
-        }
-      },
-    },
-    {
-      name: names.proved,
-      own: true,
-      operations: few.length,
-      prepare: nothingKnown,
-      run: () => {
-        for (let index = 0; index < few.length; index++) {
-          const window = file.tryWindow(few[index] * blockBytes, blockBytes);
-          misses.asked++;
-          if (window) window.release();
-          else misses.missed++;
-        }
-      },
-    },
-    {
-      name: names.provedByte,
-      own: true,
-      operations: few.length,
-      prepare: nothingKnown,
-      run: () => {
-        for (let index = 0; index < few.length; index++) {
-          const window = file.tryWindow(few[index] * blockBytes, blockBytes);
-          misses.asked++;
-          if (window) {
-            seen += window.bytes[0];
-            window.release();
-          } else misses.missed++;
-        }
-      },
+      text: `${bytesText(largestCache)} of frames to ${bytesText(middleCache)}: with bytes[0]`,
+      measured: compared(looked, largest, middle),
+      unit: 'times',
+      atMost: 1.3,
     },
   ];
 }
@@ -279,27 +286,22 @@ interface Subjects {
   path: string;
   fd: number;
   file: BlockFile;
-  frames: BlockFile;
   database: LmdbDatabase | undefined;
   view: Buffer | undefined;
 }
 
 /** Does every contender show what node:fs reads? */
-function proveBytes({ fd, file, frames, database, view }: Subjects): void {
+function proveBytes({ fd, file, database, view }: Subjects): void {
   const expected = Buffer.alloc(blockBytes);
   const prove = (name: string, block: number, bytes: Uint8Array | undefined): void => {
     readSync(fd, expected, 0, blockBytes, block * blockBytes);
     if (bytes && Buffer.compare(bytes, expected) !== 0) throw new Error(`${name}: block ${block} is not what node:fs reads`);
   };
-  const prove1 = (name: string, of: BlockFile, block: number): void => {
-    const window = of.tryWindow(block * blockBytes, blockBytes);
-    if (!window) throw new Error(`${name}: block ${block} is not in memory`);
-    prove(name, block, window.bytes);
-    window.release();
-  };
   for (const block of seededOrder(blocks, 4).subarray(0, provedBlocks)) {
-    prove1('page cache', file, block);
-    prove1('direct', frames, block % frameBlocks);
+    const window = file.tryWindow(block * blockBytes, blockBytes);
+    if (!window) throw new Error(`block ${block} is not in memory`);
+    prove('tryWindow', block, window.bytes);
+    window.release();
     prove('mmap-io', block, view?.subarray(block * blockBytes, (block + 1) * blockBytes));
     if (database) {
       prove('lmdb', block, database.getBinary(block) ?? new Uint8Array(0));
@@ -308,55 +310,36 @@ function proveBytes({ fd, file, frames, database, view }: Subjects): void {
   }
 }
 
+/** What each of the peers does with a block: a loop for each of them, since a call for each block would cost as much as what is measured. */
 function peerBatches({ fd, database, view }: Subjects, next: () => Uint32Array): Array<Batch | undefined> {
   const buffer = Buffer.allocUnsafeSlow(blockBytes);
+  const batch = (name: string, run: (part: Uint32Array) => void): Batch => ({ name, operations: batchBlocks, run: () => run(next()) });
   return [
-    {
-      name: names.readSync,
-      operations: batchBlocks,
-      run: () => {
-        const part = next();
-        for (let index = 0; index < part.length; index++) {
-          readSync(fd, buffer, 0, blockBytes, part[index] * blockBytes);
-          seen += buffer[0];
-        }
-      },
-    },
-    database && {
-      name: names.lmdb,
-      operations: batchBlocks,
-      run: () => {
-        const part = next();
+    batch(names.readSync, (part) => {
+      for (let index = 0; index < part.length; index++) {
+        readSync(fd, buffer, 0, blockBytes, part[index] * blockBytes);
+        seen += buffer[0];
+      }
+    }),
+    database &&
+      batch(names.lmdb, (part) => {
         for (let index = 0; index < part.length; index++) seen += database.getBinary(part[index])![0];
-      },
-    },
-    database && {
-      name: names.lmdbFast,
-      operations: batchBlocks,
-      run: () => {
-        const part = next();
+      }),
+    database &&
+      batch(names.lmdbFast, (part) => {
         for (let index = 0; index < part.length; index++) seen += database.getBinaryFast(part[index])![0];
-      },
-    },
-    view && {
-      name: names.mapped,
-      operations: batchBlocks,
-      run: () => {
-        const part = next();
+      }),
+    view &&
+      batch(names.mapped, (part) => {
         for (let index = 0; index < part.length; index++) seen += view[part[index] * blockBytes];
-      },
-    },
-    view && {
-      name: names.mappedView,
-      operations: batchBlocks,
-      run: () => {
-        const part = next();
+      }),
+    view &&
+      batch(names.mappedView, (part) => {
         for (let index = 0; index < part.length; index++) {
           const offset = part[index] * blockBytes;
           seen += view.subarray(offset, offset + blockBytes)[0];
         }
-      },
-    },
+      }),
   ];
 }
 
@@ -369,18 +352,18 @@ async function measure(subjects: Subjects, peers: Peers, settings: Settings, mis
   const peerNames = [names.readSync, names.lmdb, names.lmdbFast, names.mapped, names.mappedView];
   const peerContenders = peerBatches(subjects, next).map((batch, index) => {
     const reason = peers.refusals[index === 1 || index === 2 ? 'lmdb' : 'mmap-io'];
-    return batch ? batchContender(batch, settings.seconds / 4) : missing(peerNames[index], reason);
+    return { ...(batch ? batchContender(batch, settings.seconds / 4) : missing(peerNames[index], reason)), peer: 'node' as const };
   });
   // Those spend most of a run between batches, which does not count as its time.
-  const own = ownBatches(subjects.file, subjects.frames, next, misses).map((batch) => batchContender(batch, settings.seconds / (batch.prepare ? 20 : 4)));
-  const section = await interleave('ns for each', 'ns', [...peerContenders, ...own], settings);
+  const own = ownBatches(subjects.file, next, misses).map((batch) => batchContender(batch, settings.seconds / (batch.prepare ? 20 : 4)));
+  const state = "Page cache warm: more than 98 % of the file, and of lmdb's, by the kernel's word before and after.";
+  const section = await interleave('through the page cache', 'ns', [...peerContenders, ...own], settings, state);
   return {
     sections: [section],
     targets: [
       { text: 'tryWindow, bytes[0], release, known to be resident', measured: medianOf(section, names.knownByte), unit: 'ns', atMost: 100 },
       { text: 'tryWindow, bytes[0], release, with proof', measured: medianOf(section, names.provedByte), unit: 'ns', atMost: 1200 },
       { text: 'fs.readSync to tryWindow, bytes[0], release, known', measured: compared(section, names.readSync, names.knownByte), unit: 'times', atLeast: 10 },
-      { text: 'tryWindow on a direct frame', measured: medianOf(section, names.direct), unit: 'ns', atMost: 150 },
     ],
   };
 }
@@ -393,13 +376,13 @@ export const hits: Group = {
     const path = await makeBenchFile(settings.folder, size);
     const database = await fillDatabase(peers, path, settings.log);
     const file = await open(path, { caching: 'page-cache' });
-    const frames = await open(path, { caching: 'direct', idleMs: Number.POSITIVE_INFINITY });
     const fd = openSync(path, 'r');
     const misses: Misses = { asked: 0, missed: 0, batches: 0, late: 0 };
+    let result: Awaited<ReturnType<Group['run']>>;
     try {
       const { mmapIo } = peers;
       const view = mmapIo?.map(size, mmapIo.PROT_READ, mmapIo.MAP_SHARED, fd, 0, mmapIo.MADV_NORMAL);
-      const subjects: Subjects = { path, fd, file, frames, database, view };
+      const subjects: Subjects = { path, fd, file, database, view };
       const proveState = async (): Promise<void> => {
         await proveWarm(path, 'the file');
         if (database) await proveWarm(join(dirname(path), 'lmdb', 'data.mdb'), "lmdb's file");
@@ -408,20 +391,19 @@ export const hits: Group = {
       await touchAll(file);
       if (view) for (let offset = 0; offset < size; offset += blockBytes) seen += view[offset];
       if (database) for (let block = 0; block < blocks; block++) seen += database.getBinaryFast(block)![0];
-      for (let block = 0; block < frameBlocks; block++) (await frames.window(block * blockBytes, blockBytes)).release();
       proveBytes(subjects);
-      const result = await measure(subjects, peers, settings, misses);
+      result = await measure(subjects, peers, settings, misses);
       await proveState();
       if (misses.missed > 0) settings.log(`  ${misses.missed} of ${misses.asked} were not in memory any more: the kernel took them meanwhile`);
       if (misses.late > 0) settings.log(`  ${misses.late} of ${misses.batches} batches took so long that what was known became too old: the machine was busy`);
       if (misses.missed > misses.asked * missesMax || misses.late > misses.batches * lateMax) throw new Error('too many to call this a measurement of hits');
       if (seen < 0) throw new Error('bytes are never negative');
-      return result;
     } finally {
       closeSync(fd);
       await database?.close();
       await file.close();
-      await frames.close();
     }
+    const frames = await frameSections(path, settings);
+    return { sections: [...result.sections, ...frames], targets: [...result.targets, ...frameTargets(frames)] };
   },
 };

@@ -27,7 +27,7 @@ export interface MixedJob {
 
 const blockBytes = 4096;
 const readPercent = 70;
-const warmUpSeconds = 1.5;
+const warmUpSeconds = 0.6;
 const warmUpOperations = 20_000;
 const provedBlocks = 256;
 

@@ -125,6 +125,7 @@ export function plot(report: Report): string {
     ...(sections.some(({ rows }) => rows.some((row) => !Number.isNaN(rowMedian(row, 'cpu'))))
       ? ['CPU s/M: seconds of all threads for a million operations.']
       : []),
+    ...(sections.some(({ rows }) => rows.some((row) => !Number.isNaN(rowMedian(row, 'cores')))) ? ['cores: the same as a share of one.'] : []),
     ...(sections.some(({ rows }) => rows.some((row) => !Number.isNaN(rowMedian(row, 'moved')))) ? ['device B: bytes that it moved for one operation.'] : []),
   ];
   for (const line of linesOf(explained.join(' '), letters)) {

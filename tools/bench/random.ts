@@ -26,7 +26,9 @@ const sizesDepth = 32;
 const otherSizes = [512, 64 * 1024, 1024 * 1024];
 /** So many sections in the time that there is: fewer rounds, and shorter ones. */
 const roundsMax = 3;
-const secondsMax = 1;
+const secondsMax = 0.7;
+/** Depths and sizes beside fio alone, which no target is about. */
+const pairRoundsMax = 2;
 const pairSecondsMax = 0.5;
 const moreThreads = 32;
 
@@ -101,7 +103,8 @@ interface Case {
 /** `window()` and fio alone, for what varies. */
 async function pairs(all: Run, title: string, unit: 'op/s' | 'MiB/s', cases: readonly Case[], flagsAt: (depth: number) => FioFlags): Promise<Section> {
   const { place, refusal } = all;
-  const settings = { ...all.settings, seconds: Math.min(all.settings.seconds, pairSecondsMax) };
+  const { rounds, seconds } = all.settings;
+  const settings = { ...all.settings, rounds: Math.min(rounds, pairRoundsMax), seconds: Math.min(seconds, pairSecondsMax) };
   const run = { ...all, settings };
   const contenders: Contender[] = [];
   for (const { name, depth, bytes } of cases) {

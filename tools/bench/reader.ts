@@ -53,7 +53,7 @@ export interface ReaderJob {
 /** Random runs warm up with so many reads, of no more than so many bytes, and not for longer than this. */
 const warmUpReads = 20_000;
 const warmUpBytes = 64 << 20;
-const warmUpSeconds = 1.5;
+const warmUpSeconds = 0.6;
 /** Blocks that are compared with node:fs before a run of windows, but no more than so many bytes. */
 const provedBlocks = 256;
 const provedBytes = 16 << 20;

@@ -10,7 +10,7 @@ import { bytesText, figure, tableLines, wrap } from './format.js';
 import { median } from './latencies.js';
 
 /** Rates, which are better when they are higher; durations and memory, which are better when they are lower. */
-export type Unit = 'op/s' | 'MiB/s' | 'ns' | 'ms' | 'MiB' | 'cores' | 'blocks';
+export type Unit = 'op/s' | 'MiB/s' | 'ns' | 'ms' | 'MiB' | 'blocks';
 
 /** One run's figures: the rate or duration itself, and percentiles of latency where they were measured: in µs, in a section of ns in ns. */
 export interface Figures {
@@ -20,6 +20,8 @@ export interface Figures {
   p999?: number;
   /** Seconds of processor time, of all threads, user and system, for a million operations. */
   cpu?: number;
+  /** The same as a share of one core, where that is asked about. */
+  cores?: number;
   /** Bytes that the device moved for one operation. */
   moved?: number;
   /** What else is known of the run, for the JSON alone. */
@@ -28,6 +30,9 @@ export interface Figures {
 
 /** Whom rows are compared with: fio, and what else there is for Node.js. */
 export type Peer = 'fio' | 'node';
+
+/** Those that are numbers. */
+type FigureName = Exclude<keyof Figures, 'notes'>;
 
 /** What one run says, for one section or for several that are measured at once. */
 export interface ManyContender {
@@ -215,7 +220,7 @@ export async function interleaveMany(
   }));
 }
 
-export function rowMedian(row: Row, of: Exclude<keyof Figures, 'notes'> = 'value'): number {
+export function rowMedian(row: Row, of: FigureName = 'value'): number {
   const values = row.rounds.map((figures) => figures[of]).filter((value) => value !== undefined);
   return median(values);
 }
@@ -239,9 +244,9 @@ export function compared(section: Section, name: string, against: string): numbe
 }
 
 /** The median of a row; NaN where it could not be had. */
-export function medianOf(section: Section, name: string): number {
+export function medianOf(section: Section, name: string, of: FigureName = 'value'): number {
   const row = rowIfAny(section, name);
-  return row ? rowMedian(row) : Number.NaN;
+  return row ? rowMedian(row, of) : Number.NaN;
 }
 
 /** How many times `row` is `against`, in the middle of the rounds. */
@@ -251,7 +256,7 @@ export function ratio(row: Row, against: Row): number {
 
 /** Is a lower figure the better one? */
 export function lowerIsBetter(unit: Unit): boolean {
-  return unit === 'ns' || unit === 'ms' || unit === 'MiB' || unit === 'cores' || unit === 'blocks';
+  return unit === 'ns' || unit === 'ms' || unit === 'MiB' || unit === 'blocks';
 }
 
 /** What a section's percentiles are in. */
@@ -298,6 +303,7 @@ export function sectionColumns(section: Section): Column[] {
     ['p99', 'p99'],
     ['p999', 'p99.9'],
     ['cpu', 'CPU s/M'],
+    ['cores', 'cores'],
     ['moved', 'device B'],
   ] as const;
   for (const [name, head] of measured) {

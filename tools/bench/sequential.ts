@@ -3,7 +3,7 @@
  * cold one).
  *
  * fio has 8 pieces on their way at once, with the best of its flags, each of which is a row. Nobody looks at the bytes past the page cache: `windows()` and fs.read get what fio gets.
- * Processor time as a share of one core is that of all threads in the time that the run took.
+ * Cores: the processor time of all threads in the time that the run took.
  */
 import { atPlaces, type Place, placeKinds } from './devices.js';
 import { type FioOptions, fioFlags, fioRefusal, runFio } from './fio.js';
@@ -11,49 +11,32 @@ import type { RunResult } from './measured-run.js';
 import { setCache } from './page-cache.js';
 import { runFigures, runModule, runReader, withThreads } from './peers.js';
 import type { ReaderJob } from './reader.js';
-import {
-  type Contender,
-  comparedWithBest,
-  type Figures,
-  type Group,
-  interleave,
-  interleaveMany,
-  type ManyContender,
-  medianOf,
-  type Section,
-  type Settings,
-  type Target,
-} from './report.js';
+import { type Contender, comparedWithBest, type Figures, type Group, interleave, medianOf, type Section, type Settings, type Target } from './report.js';
 import type { WriteJob } from './write-run.js';
 
 const size = 1024 ** 3;
 const quickSize = 128 * 1024 ** 2;
 const depth = 8;
 const roundsMax = 3;
+/** Where there are no targets. */
+const otherRoundsMax = 2;
 
 const own = 'windows()';
 const ownWrite = 'write, one at a time, and flush';
 
-/** How fast, and at what share of a core. */
-function both(figures: Figures): Figures[] {
-  return [figures, { value: figures.notes?.cores ?? Number.NaN }];
+/** With the share of a core, which all of them have noted. */
+function withCores(figures: Figures): Figures {
+  return { ...figures, cores: figures.notes?.cores };
 }
 
-async function reading(job: ReaderJob, threads?: number): Promise<Figures[]> {
-  return both(runFigures(await runReader(job, threads), 'MiB/s'));
+async function reading(job: ReaderJob, threads?: number): Promise<Figures> {
+  return withCores(runFigures(await runReader(job, threads), 'MiB/s'));
 }
 
-async function writing(job: WriteJob, threads?: number): Promise<Figures[]> {
+async function writing(job: WriteJob, threads?: number): Promise<Figures> {
   const result = await runModule<RunResult>('write-run', job, withThreads(threads));
   if (result.mismatches > 0) throw new Error(`${job.kind}: ${result.mismatches} pieces are not what was written`);
-  return both(runFigures(result, 'MiB/s'));
-}
-
-function heads(title: string, state: string): Array<Pick<Section, 'title' | 'unit' | 'state'>> {
-  return [
-    { title, unit: 'MiB/s', state },
-    { title: `${title}: processor`, unit: 'cores' },
-  ];
+  return withCores(runFigures(result, 'MiB/s'));
 }
 
 interface Bench {
@@ -61,31 +44,31 @@ interface Bench {
   refusal: string | undefined;
 }
 
-function fioRows({ refusal }: Bench, place: Place, options: FioOptions): ManyContender[] {
+function fioRows({ refusal }: Bench, place: Place, options: FioOptions): Contender[] {
   const all: FioOptions = { filename: place.path, size: place.size, bs: '1m', iodepth: depth, ioengine: 'io_uring', direct: 1, ...options };
-  return fioFlags(place).map(({ name, options: flags }) => ({
+  return fioFlags(place, { pollingThread: false }).map(({ name, options: flags }) => ({
     name: `fio, ${name}`,
     peer: 'fio',
     missing: refusal,
-    run: async () => both(await runFio({ ...all, ...flags }, 'MiB/s', { statPath: place.statPath })),
+    run: async () => withCores(await runFio({ ...all, ...flags }, 'MiB/s', { statPath: place.statPath })),
   }));
 }
 
-function readingPast(bench: Bench, place: Place): Promise<Section[]> {
+function readingPast(bench: Bench, place: Place): Promise<Section> {
   const job = { path: place.path, size: place.size, direct: true, statPath: place.statPath };
-  const contenders: ManyContender[] = [
+  const contenders: Contender[] = [
     ...fioRows(bench, place, { rw: 'read' }),
     { name: own, own: true, run: () => reading({ ...job, kind: 'scan-windows' }) },
     { name: 'fs.read, one at a time', peer: 'node', run: () => reading({ ...job, kind: 'scan-callbacks' }) },
     { name: `fs.read, ${depth} at a time, 32 threads`, peer: 'node', run: () => reading({ ...job, kind: 'scan-callbacks', depth }, 32) },
   ];
   const state = `${place.detail}. O_DIRECT; frames empty when a run begins; the device moved what was shown (an error otherwise).`;
-  return interleaveMany(heads(`${place.name}: reading past the page cache`, state), contenders, bench.settings);
+  return interleave(`${place.name}: reading past the page cache`, 'MiB/s', contenders, bench.settings, state);
 }
 
-function writingSections(bench: Bench, place: Place): Promise<Section[]> {
+function writingTo(bench: Bench, place: Place): Promise<Section> {
   const job = { path: place.path, size: place.size, statPath: place.statPath };
-  const contenders: ManyContender[] = [
+  const contenders: Contender[] = [
     ...fioRows(bench, place, { rw: 'write', end_fsync: 1 }),
     { name: ownWrite, own: true, run: () => writing({ ...job, kind: 'own', depth: 1 }) },
     { name: `write, ${depth} at a time, and flush`, own: true, run: () => writing({ ...job, kind: 'own', depth }) },
@@ -93,46 +76,47 @@ function writingSections(bench: Bench, place: Place): Promise<Section[]> {
     { name: 'fs.write, page cache, one at a time', peer: 'node', run: () => writing({ ...job, kind: 'cached', depth: 1 }) },
   ];
   const state = `${place.detail}, which was written before. Everyone ends with a flush; what was written was read back past the page cache and compared (not fio's).`;
-  return interleaveMany(heads(`${place.name}: writing`, state), contenders, bench.settings);
+  return interleave(`${place.name}: writing`, 'MiB/s', contenders, bench.settings, state);
 }
 
 async function throughWarm({ settings, refusal }: Bench, { path, size: bytes, detail }: Place): Promise<Section> {
-  const job = { path, size: bytes, direct: false, cache: 'warm' as const };
+  const job = { path, size: bytes, direct: false, touch: true, cache: 'warm' as const };
   const psync = async (): Promise<Figures> => {
     await setCache('warm', path, bytes);
-    return runFio({ filename: path, size: bytes, rw: 'read', bs: '1m', ioengine: 'psync', invalidate: 0 }, 'MiB/s');
+    return withCores(await runFio({ filename: path, size: bytes, rw: 'read', bs: '1m', ioengine: 'psync', invalidate: 0 }, 'MiB/s'));
   };
-  const one = async (reader: ReaderJob): Promise<Figures> => (await reading(reader))[0];
   const contenders: Contender[] = [
     { name: 'fio psync', peer: 'fio', missing: refusal, run: psync },
-    { name: own, own: true, run: () => one({ ...job, kind: 'scan-windows' }) },
-    { name: 'fs.read', peer: 'node', run: () => one({ ...job, kind: 'scan-callbacks' }) },
-    { name: 'fs.createReadStream', peer: 'node', run: () => one({ ...job, kind: 'scan-stream' }) },
+    { name: own, own: true, run: () => reading({ ...job, kind: 'scan-windows' }) },
+    { name: 'fs.read', peer: 'node', run: () => reading({ ...job, kind: 'scan-callbacks' }) },
+    { name: 'fs.createReadStream', peer: 'node', run: () => reading({ ...job, kind: 'scan-stream' }) },
   ];
-  const state = `${detail}. Page cache warm before each run: more than 98 % of the file, by the kernel's word.`;
+  const state = `${detail}. Page cache warm before each run: more than 98 % of the file, by the kernel's word. One byte of each page is looked at (not by fio).`;
   return interleave('reading through the page cache, warm', 'MiB/s', contenders, settings, state);
 }
 
 async function measurePlace(bench: Bench, place: Place): Promise<{ sections: Section[]; targets: Target[] }> {
   const past = await readingPast(bench, place);
   const warm = place.kind === 'file' ? [await throughWarm(bench, place)] : [];
-  const written = await writingSections(bench, place);
+  const written = await writingTo(bench, place);
   const targets: Target[] =
     place.kind === 'file'
       ? [
-          { text: `${place.name}: windows() past the page cache to fio`, measured: comparedWithBest(past[0], own, 'fio'), unit: 'times', atLeast: 0.95 },
-          { text: `${place.name}: windows() past the page cache, processor`, measured: medianOf(past[1], own), unit: 'cores', atMost: 0.3 },
+          { text: `${place.name}: windows() past the page cache to fio`, measured: comparedWithBest(past, own, 'fio'), unit: 'times', atLeast: 0.95 },
+          { text: `${place.name}: windows() past the page cache, processor`, measured: medianOf(past, own, 'cores'), unit: 'cores', atMost: 0.3 },
         ]
       : [];
-  return { sections: [...past, ...warm, ...written], targets };
+  return { sections: [past, ...warm, written], targets };
 }
 
 export const sequential: Group = {
   name: 'sequential',
   title: '1 GiB from front to end, in pieces of 1 MiB',
-  async run(all) {
-    const settings = { ...all, rounds: Math.min(all.rounds, roundsMax) };
+  async run(settings) {
     const bench = { settings, refusal: await fioRefusal() };
-    return atPlaces(placeKinds, settings.quick ? quickSize : size, settings, (place) => measurePlace(bench, place));
+    return atPlaces(placeKinds, settings.quick ? quickSize : size, settings, (place) => {
+      const rounds = Math.min(settings.rounds, place.kind === 'file' ? roundsMax : otherRoundsMax);
+      return measurePlace({ ...bench, settings: { ...settings, rounds } }, place);
+    });
   },
 };
