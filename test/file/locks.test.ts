@@ -305,6 +305,8 @@ describe('the limit on locked memory', () => {
       import(${JSON.stringify(join(root, 'dist/src/index.js'))}).then(async ({ open }) => {
         const file = await open(${JSON.stringify(path)});
         globalThis.kept = await file.window(0, 30 * 4096, { lock: true });
+        // An open file does not keep a worker alive, and this one is to be there until it is terminated.
+        setInterval(() => {}, 1000);
         require('node:worker_threads').parentPort.postMessage('locked');
       });`;
     const worker = new Worker(code, { eval: true });
