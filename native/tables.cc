@@ -11,7 +11,6 @@
 
 namespace {
 
-constexpr size_t kHuge = size_t{2} << 20;
 constexpr size_t kPage = 4096;
 // What one ArrayBuffer takes on Node 20.
 constexpr int64_t kTablesMax = int64_t{4} << 30;
@@ -55,17 +54,8 @@ napi_value CreateTables(napi_env env, napi_callback_info info) {
 }  // namespace
 
 void* MapOwn(size_t bytes) {
-  const size_t before = bytes >= kHuge ? kHuge : 0;
-  void* const found = mmap(nullptr, bytes + before, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (found == MAP_FAILED) return nullptr;
-  unsigned char* start = static_cast<unsigned char*>(found);
-  if (before > 0) {
-    const size_t skipped = (kHuge - reinterpret_cast<uintptr_t>(start) % kHuge) % kHuge;
-    if (skipped > 0) munmap(start, skipped);
-    start += skipped;
-    if (before > skipped) munmap(start + bytes, before - skipped);
-    madvise(start, bytes, MADV_HUGEPAGE);
-  }
+  void* const start = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (start == MAP_FAILED) return nullptr;
   madvise(start, bytes, MADV_DONTFORK);
   return start;
 }

@@ -6,5 +6,5 @@
 
 #include <cstddef>
 
-// Zeroed, MADV_DONTFORK; where there is room for huge pages it begins at one, and the kernel is asked for them. nullptr with errno set.
+// Zeroed, MADV_DONTFORK. nullptr with errno set. Huge pages are not asked for: the kernel would look for them while JavaScript stands still, and look-ups were no faster.
 void* MapOwn(size_t bytes);

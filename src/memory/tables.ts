@@ -2,7 +2,6 @@
  * Typed arrays cut from one piece of memory that no child of the process inherits.
  *
  * Starting a child copies the page table of what malloc handed out, the memory of every typed array included: the tables of a cache of 4 GiB are 40 MiB, and cost each start a millisecond or two.
- * Large ones lie in huge pages besides, which a random look-up in them is faster for.
  * Guarantees: arrays are zeroed and do not overlap; address space that no array takes costs no memory.
  * Leaves to others: what the numbers mean.
  */
