@@ -5,7 +5,22 @@ import { bytesText, figure, LINE_COLUMNS, parseBytes, tableLines, wrap } from '.
 import { Latencies, median, percentile } from '../../tools/bench/latencies.js';
 import { seededBytes, seededOrder } from '../../tools/bench/pattern.js';
 import { plot } from '../../tools/bench/plot.js';
-import { CannotRun, type Contender, compared, interleave, interleaveMany, isMet, medianOf, type Report, ratio, reportLines } from '../../tools/bench/report.js';
+import {
+  bestPeer,
+  CannotRun,
+  type Contender,
+  compared,
+  comparedWithBest,
+  interleave,
+  interleaveMany,
+  isMet,
+  medianOf,
+  type Report,
+  ratio,
+  reportLines,
+  type Section,
+  type Unit,
+} from '../../tools/bench/report.js';
 
 describe('percentile', () => {
   it('is the smallest value that enough of the others do not exceed', () => {
@@ -164,6 +179,42 @@ describe('a report', () => {
     expect(text).toContain('skipped: absent: not installed');
     expect(text).toMatch(/skipped +beside the absent/);
     expect(plot(report)).toContain('skipped: late: it went away');
+  });
+
+  describe.each<[Unit, string, number]>([
+    ['op/s', 'fast', 1.5],
+    ['ns', 'slow', 3],
+  ])('in %s', (unit, best, times) => {
+    const rows = (): Promise<Section> =>
+      interleave(
+        'cases',
+        unit,
+        [
+          { ...contender('slow', [10, 10, 10]), peer: 'fio', case: 'one' },
+          { ...contender('fast', [20, 20, 20]), peer: 'fio', case: 'one' },
+          { ...contender('other', [1000, 1000, 1000]), peer: 'fio', case: 'two' },
+          { ...contender('ours', [30, 30, 30], true), case: 'one' },
+        ],
+        settings,
+        'frames empty',
+      );
+
+    it('compares with the best peer of the same case', async () => {
+      const section = await rows();
+      expect(bestPeer(section, 'fio', 'one')?.name).toBe(best);
+      expect(comparedWithBest(section, 'ours', 'fio')).toBe(times);
+      expect(comparedWithBest(section, 'ours', 'node')).toBeNaN();
+    });
+
+    it('shows the same figures in the table and in the plot, and what state they were taken in', async () => {
+      const machine = { cpu: 'c', cpus: 1, memory: '1 GiB', arch: 'x64', kernel: '6', node: 'v20', fileSystem: 'ext4', device: 'd' };
+      const report: Report = { group: 'g', title: 'Title', date: '2026-01-01T00:00:00Z', machine, sections: [await rows()], targets: [] };
+      const text = reportLines(report).join('\n');
+      expect(text).toMatch(new RegExp(`ours +30\\.0 +${times.toFixed(2)} +5\\.00`));
+      expect(text).toContain('frames empty');
+      const svg = plot(report);
+      for (const shown of ['>to fio<', '>p99<', `>${times.toFixed(2)}<`, '>frames empty<', 'g.json']) expect(svg).toContain(shown);
+    });
   });
 
   it('says of each target whether it was met, and draws each row', async () => {

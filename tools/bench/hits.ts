@@ -61,6 +61,8 @@ const provedBlocks = 256;
 const middleCache = 1024 ** 3;
 const largestCache = 8 * 1024 ** 3;
 const cacheSizes = [64 * 1024 ** 2, middleCache, largestCache];
+/** Filling 8 GiB takes its time. */
+const frameRoundsMax = 2;
 /** What is left to others beside a cache. */
 const spareBytes = 2 * 1024 ** 3;
 
@@ -221,7 +223,7 @@ async function frameSections(path: string, settings: Settings): Promise<Section[
     { title: 'direct: tryWindow, release', unit: 'ns' as const, state },
     { title: 'direct: tryWindow, bytes[0], release', unit: 'ns' as const, state },
   ];
-  return interleaveMany(heads, contenders, settings);
+  return interleaveMany(heads, contenders, { ...settings, rounds: Math.min(settings.rounds, frameRoundsMax) });
 }
 
 function frameTargets([plain, looked]: readonly Section[]): Target[] {

@@ -3,7 +3,7 @@
  *
  * Guarantees: bars of a panel begin at zero and share one scale; the figures stand in columns of their own beside them, so that no two texts overlap; whiskers show the lowest and highest round.
  */
-import { type Column, lowerIsBetter, machineText, type Report, type Row, rowMedian, type Section, sectionColumns } from './report.js';
+import { type Column, lowerIsBetter, machineText, type Report, type Row, rowMedian, type Section, sectionColumns, skippedTexts } from './report.js';
 
 const barsWidth = 280;
 /** Letters on average: bold at 12 px, plain at 12 and at 11. Names and columns take as much room as the longest needs. */
@@ -52,7 +52,7 @@ interface PlacedColumn extends Column {
 }
 
 function placed(columns: readonly Column[], rows: readonly Row[], start: number): PlacedColumn[] {
-  let end = start;
+  let end = start + 6;
   return columns.map((column) => {
     const letters = Math.max(column.head.length, ...rows.map((row) => column.cell(row).length));
     end += Math.ceil(letters * plainWidth) + columnGap;
@@ -76,7 +76,7 @@ function rowParts(row: Row, columns: readonly PlacedColumn[], top: number, barsS
 
 /** A panel whose top is at `top`; where the next one begins. */
 function panel(section: Section, columns: readonly PlacedColumn[], top: number, barsStart: number, letters: number, parts: string[]): number {
-  const { rows, skipped = [], state } = section;
+  const { rows, state } = section;
   const largest = Math.max(Number.MIN_VALUE, ...rows.flatMap((row) => row.rounds.map((figures) => figures.value)));
   let at = top;
   const note = (content: string): void => {
@@ -99,7 +99,9 @@ function panel(section: Section, columns: readonly PlacedColumn[], top: number, 
     parts.push(...rowParts(row, columns, at, barsStart, barsWidth / largest));
     at += rowHeight;
   }
-  for (const { name, reason } of skipped) note(`skipped: ${name}: ${reason}`);
+  const left = skippedTexts(section);
+  if (left.length > 0) at += 3;
+  for (const line of left) note(line);
   return at + 14;
 }
 
@@ -120,7 +122,9 @@ export function plot(report: Report): string {
   for (const [index, section] of sections.entries()) top = panel(section, columns[index], top, barsStart, letters, parts);
   const roundCount = Math.max(0, ...sections.flatMap(({ rows }) => rows.map((row) => row.rounds.length)));
   const explained = [
-    `Medians of ${roundCount} rounds, taken in turns; whiskers: lowest and highest round. ${report.date.slice(0, 10)}, ${report.group}.json.`,
+    roundCount === 1 ? 'One round.' : `Medians of ${roundCount} rounds, taken in turns; whiskers: lowest and highest round.`,
+    `${report.date.slice(0, 10)}, ${report.group}.json.`,
+    ...(columns.some((some) => some.some((column) => column.head === 'ratio')) ? ['ratio: to the first row.'] : []),
     ...(sections.some(({ rows }) => rows.some(({ peer }) => peer)) ? ['to fio, to Node: how many times the best of those in the same section or case.'] : []),
     ...(sections.some(({ rows }) => rows.some((row) => !Number.isNaN(rowMedian(row, 'cpu'))))
       ? ['CPU s/M: seconds of all threads for a million operations.']

@@ -316,6 +316,13 @@ export function isMet({ measured, atLeast = Number.NEGATIVE_INFINITY, atMost = N
   return measured >= atLeast && measured <= atMost;
 }
 
+/** What was skipped, once for each reason. */
+export function skippedTexts({ skipped = [] }: Section): string[] {
+  const names = new Map<string, string[]>();
+  for (const { name, reason } of skipped) names.set(reason, [...(names.get(reason) ?? []), name]);
+  return [...names].map(([reason, all]) => `skipped: ${all.join('; ')}: ${reason}`);
+}
+
 function targetText(target: Target): string {
   const bound = target.atLeast !== undefined ? `at least ${figure(target.atLeast)}` : `at most ${figure(target.atMost ?? Number.NaN)}`;
   if (Number.isNaN(target.measured)) return `  skipped  ${target.text}: a row that it needs could not be had (${bound})`;
@@ -330,7 +337,7 @@ export function reportLines(report: Report): string[] {
   const lines = [report.title, ...wrap(`  ${machineText(report.machine)}`, 2)];
   for (const section of report.sections) {
     const first = section.rows[0];
-    const skipped = (section.skipped ?? []).flatMap(({ name, reason }) => wrap(`  skipped: ${name}: ${reason}`, 4));
+    const skipped = skippedTexts(section).flatMap((line) => wrap(`  ${line}`, 4));
     if (first === undefined) {
       lines.push('', section.title, ...skipped);
       continue;

@@ -40,6 +40,7 @@ export const stall: Group = {
       const contender = (name: string, kind: StallJob['kind'], own: boolean, refusal?: string): ManyContender => ({
         name,
         own,
+        ...(kind.startsWith('mapped') && { peer: 'node' as const }),
         missing: missing ?? refusal,
         run: async () => {
           if (typeof made === 'string') throw new Error(made);
