@@ -1,8 +1,8 @@
 /**
  * One run of many operations for the group `memory`, in a process of its own: `node operations-run.js '<job as JSON>'` prints its result as one line of JSON.
  *
- *   of each 10,000   9,600 windows over a small part of the file, which stays in memory; 200 random ones over all of it, most of which have to be read and push others out;
- *                    200 writes of up to 4 KiB; then a flush, and through the page cache 4 MiB that are evicted
+ *   of each 10,000   9,750 windows over a small part of the file, which stays in memory; 200 random ones over all of it, most of which have to be read and push others out;
+ *                    50 writes of up to 4 KiB; then a flush, and through the page cache 4 MiB that are evicted
  *
  * Pss is that of /proc/self/smaps, without pages of the file in the page cache: those are the kernel's, which takes them when it wants. Pages of programs count in full, before and after: how many other
  * processes share Node.js itself at the moment is not this one's doing. Nothing is collected by hand.
@@ -35,7 +35,7 @@ export interface OperationsResult {
 const blockBytes = 4096;
 const perRound = 10_000;
 const missesInRound = 200;
-const writesInRound = 200;
+const writesInRound = 50;
 const hotBytes = 8 * 1024 ** 2;
 const evictBytes = 4 * 1024 ** 2;
 /** Callers at once. */
