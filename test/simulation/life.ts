@@ -10,6 +10,7 @@
 import assert from 'node:assert';
 import { getEventListeners } from 'node:events';
 import type { InvalidateReason, OpenFile } from '../../src/file.js';
+import type { FlushError, VerifyError } from '../../src/index.js';
 import { CAUSE_SHUTDOWN } from '../../src/memory/validity.js';
 import type { DiskSnapshot, FaultKind, Random, SimulatedDisk, SimulatedEngine } from '../../src/testing/index.js';
 import { openSimulatedParts, type SimulatedParts } from '../../src/testing/open.js';
@@ -1238,7 +1239,11 @@ export class Life {
     // What was cut off while it was being read back, and is zeros because something was written behind it, is not what was written.
     const overtaken = verifyWrites && this.#cuts.length > 0;
     if (!this.#mayFail() && !overtaken && this.gone === undefined && (faults.noMemory ?? 0) === 0) throw error;
-    if ((error as unknown as { ranges: unknown[] }).ranges.length === 0) throw new Error('a failed flush names no range');
+    const { ranges } = error as FlushError;
+    if (ranges.length === 0) throw new Error('a failed flush names no range');
+    const { counts } = this.#world.disk;
+    const differs = ranges.find(({ error: why }) => (why as Partial<VerifyError>).differsAt !== undefined);
+    if (differs !== undefined && !overtaken && lies.every((lie) => counts.faults[lie] === 0)) throw differs.error;
   }
 
   /** From here on nobody knows whether the ranges are as they were before. */
