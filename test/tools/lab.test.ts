@@ -9,7 +9,7 @@ import { fillContent, firstDifference } from '../../tools/lab/content.js';
 import { crc32 } from '../../tools/lab/crc32.js';
 import { lineReader } from '../../tools/lab/messages.js';
 import { loadOrder, moduleName, newestKernel } from '../../tools/lab/modules.js';
-import { makeRecord, scanRecords } from '../../tools/lab/records.js';
+import { CELL_BYTES, CELLS, cellOf, faultOfCells, makeCell, makeRecord, scanRecords } from '../../tools/lab/records.js';
 import { applyCut, LOG_SECTOR_BYTES, type LoggedWrite, readLog, survivors } from '../../tools/lab/write-log.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'sectorwise-lab-test-'));
@@ -225,5 +225,31 @@ describe('a disk after a power cut', () => {
 
   it('is not made of something that is no log', () => {
     expect(() => readLog((target) => target.fill(7).length)).toThrow(/super block/);
+  });
+});
+
+describe('cells that are changed in place', () => {
+  /** A lane after its first `versions` changes, but for those of the cells in `without`. */
+  function lane(versions: number, without: number[] = []): Buffer {
+    const cells = Buffer.alloc(CELLS * CELL_BYTES);
+    for (let version = 1; version <= versions; version++) if (!without.includes(version)) makeCell(3, version).copy(cells, cellOf(version) * CELL_BYTES);
+    return cells;
+  }
+
+  it('are at the version that was flushed, or later', () => {
+    expect(faultOfCells(lane(200), 3, 200)).toBeUndefined();
+    expect(faultOfCells(lane(260), 3, 200)).toBeUndefined();
+    expect(faultOfCells(lane(0), 3, 0)).toBeUndefined();
+  });
+
+  it('show a change that is missing, one that is torn, and one that is in another place', () => {
+    expect(faultOfCells(lane(200, [200]), 3, 200)).toContain('200 was flushed');
+    const torn = lane(200);
+    torn[cellOf(200) * CELL_BYTES + 300] ^= 1;
+    expect(faultOfCells(torn, 3, 200)).toContain('what nobody wrote');
+    const moved = lane(0);
+    makeCell(3, 1).copy(moved, ((cellOf(1) + 1) % CELLS) * CELL_BYTES);
+    expect(faultOfCells(moved, 3, 0)).toContain('belongs elsewhere');
+    expect(faultOfCells(lane(200), 2, 0)).toContain('what nobody wrote');
   });
 });

@@ -13,7 +13,8 @@ export type HostRequest =
   | { what: 'unplug' | 'plug'; device: string }
   /** Operations a second that the device does; 0 is as many as it can. */
   | { what: 'throttle'; device: string; iops: number }
-  | { what: 'flushed'; target: string; record: number };
+  /** This record of the target's log is durable; with a lane, this version of that lane's cells. */
+  | { what: 'flushed'; target: string; record: number; lane?: number };
 
 export type ToHost =
   | { say: 'ready'; kernel: string; node: string; uptime: number }

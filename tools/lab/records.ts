@@ -1,11 +1,14 @@
 /**
- * Numbered records one after the other, as a log of a storage engine has them.
+ * What the writers of the power cuts write, so that what is left of it can be judged: numbered records one after the other, as a log of a storage engine has them, and cells that are changed in place.
  *
  *   0      4       8      12      16        20
  *   | magic | number | round | length | CRC-32 | payload … |
  *
  * The round grows with every start of the writer. What lies behind the last record may be a torn one or records of an earlier round; neither passes for a next one: numbers go up by one, rounds never go down,
  * and the check sum covers everything but itself.
+ *
+ * A cell is a sector, which is whole or not there after any cut. It says which version of which lane of writers it is; which cell a version goes to follows from the version, so that the last version that was flushed says
+ * what each cell of the lane must hold at least.
  */
 import { crc32 } from './crc32.js';
 
@@ -45,4 +48,42 @@ export function scanRecords(log: Buffer): { last: number; round: number; end: nu
     end += record.length;
   }
   return { last, round, end };
+}
+
+export const CELL_BYTES = 512;
+export const CELLS = 32;
+
+/** The cell of its lane that a version goes to: often one that was written a moment ago, or its neighbour. */
+export function cellOf(version: number): number {
+  return (Math.imul(version >> 1, 0x9e3779b1) >>> 13) % CELLS;
+}
+
+/** The bytes of a cell. */
+export function makeCell(lane: number, version: number): Buffer {
+  const cell = Buffer.alloc(CELL_BYTES, version & 255);
+  cell.writeUInt32LE(MAGIC, 0);
+  cell.writeUInt32LE(lane, 4);
+  cell.writeUInt32LE(version, 8);
+  cell.writeUInt32LE(crc32(cell.subarray(16), crc32(cell.subarray(0, 12))), 12);
+  return cell;
+}
+
+/** The version in a cell: 0 where nothing was ever written, undefined for what nobody wrote there. */
+export function versionOf(cell: Buffer, lane: number): number | undefined {
+  if (cell.length < CELL_BYTES || cell.every((byte) => byte === 0)) return 0;
+  const version = cell.readUInt32LE(8);
+  return cell.equals(makeCell(lane, version)) ? version : undefined;
+}
+
+/** What is wrong with the cells of a lane of which `flushed` was the last version that was acknowledged; undefined if nothing is. */
+export function faultOfCells(cells: Buffer, lane: number, flushed: number): string | undefined {
+  const least = new Array<number>(CELLS).fill(0);
+  for (let version = 1; version <= flushed; version++) least[cellOf(version)] = version;
+  for (const [cell, floor] of least.entries()) {
+    const version = versionOf(cells.subarray(cell * CELL_BYTES, (cell + 1) * CELL_BYTES), lane);
+    if (version === undefined) return `cell ${cell} of lane ${lane} holds what nobody wrote`;
+    if (version < floor) return `cell ${cell} of lane ${lane} is at version ${version}, and ${floor} was flushed`;
+    if (version > 0 && cellOf(version) !== cell) return `cell ${cell} of lane ${lane} holds version ${version}, which belongs elsewhere`;
+  }
+  return undefined;
 }
