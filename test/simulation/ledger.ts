@@ -220,12 +220,14 @@ class Ledger {
     return this.#change(this.#add(first, count, true), undefined, () => this.#passed(first, first + count, number));
   }
 
-  acceptSize(size: number, kind: 'extend' | 'set'): Change {
+  /** What lies behind `before`, the end until now, is as it was: zeros, unless the cut that made it so was given up. */
+  acceptSize(size: number, kind: 'extend' | 'set', before: number): Change {
     this.number++;
     const { number } = this;
     const first = size / this.#cellBytes;
-    const cut = kind === 'set' ? this.#add(first, this.cells.length - first, true) : [];
-    return this.#change(cut, { number, kind, size, certainty: 'pending' }, () => kind === 'set' && this.#passed(first, this.cells.length, number));
+    const end = kind === 'set' ? Math.min(this.cells.length, Math.ceil(before / this.#cellBytes)) : first;
+    const cut = this.#add(first, end - first, true);
+    return this.#change(cut, { number, kind, size, certainty: 'pending' }, () => this.#passed(first, end, number));
   }
 
   /** The device has zeros here since that change: what was written before may not come again. */
@@ -665,8 +667,9 @@ class LedgerRun {
   #flushed(called: number): void {
     this.counts.acknowledged++;
     this.#note(`  flush of ${called}: acknowledged`);
+    const touched = [...this.#ledger.touched];
     this.#ledger.acknowledge(called, []);
-    this.#checkMedium(`after a flush of ${called}`);
+    this.#checkMedium(`after a flush of ${called}`, touched);
   }
 
   #notFlushed(called: number, error: unknown): void {
@@ -675,15 +678,16 @@ class LedgerRun {
     this.#flushFailed = true;
     const { ranges } = error as { ranges: { offset: number; length: number }[] };
     if (ranges.length === 0) throw new Error('a failed flush names no range');
+    const touched = [...this.#ledger.touched];
     this.#ledger.acknowledge(called, ranges);
     // A disk that drops what it did not sync shows what was there before, where nothing of it is left in memory.
     if (this.#configuration.afterSyncError === 'drop') this.#ledger.giveUp(ranges);
-    this.#checkMedium(`after a failed flush of ${called}`);
+    this.#checkMedium(`after a failed flush of ${called}`, touched);
   }
 
-  #checkMedium(when: string): void {
+  #checkMedium(when: string, cells: Iterable<number>): void {
     const durable = this.#disk.snapshot('durable');
-    const problem = this.#ledger.faultOfMedium((offset, length) => durable.read(offset, length), durable.size, this.#ledger.touched);
+    const problem = this.#ledger.faultOfMedium((offset, length) => durable.read(offset, length), durable.size, cells);
     if (problem !== undefined) throw new Error(`${when}: ${problem}`);
   }
 
@@ -698,15 +702,16 @@ class LedgerRun {
     const end = Math.floor(this.#file.size / cellBytes);
     const random = this.#random;
     const to = Math.min(cells, Math.max(0, random.chance(0.7) ? end + random.between(-12, 12) : random.below(cells)));
+    const before = this.#file.size;
     const promise = this.#file.resize(to * cellBytes);
-    this.#watchChange(`resize to cell ${to}`, promise, this.#ledger.acceptSize(to * cellBytes, 'set'), to, cells - to);
+    this.#watchChange(`resize to cell ${to}`, promise, this.#ledger.acceptSize(to * cellBytes, 'set', before), to, cells - to);
   }
 
   #allocate(): void {
     const { cellBytes } = this.#configuration;
     const { first, count } = this.#range();
     const promise = this.#file.allocate(first * cellBytes, count * cellBytes);
-    this.#watchChange(`allocate ${first}+${count}`, promise, this.#ledger.acceptSize((first + count) * cellBytes, 'extend'), first, count);
+    this.#watchChange(`allocate ${first}+${count}`, promise, this.#ledger.acceptSize((first + count) * cellBytes, 'extend', 0), first, count);
   }
 
   #discard(): void {
@@ -724,7 +729,7 @@ class LedgerRun {
     this.#note(`the disk is lost: ${how < 3 ? 'power cut' : how === 3 ? 'shutdown' : 'unplug'}`);
     this.counts.losses++;
     this.#epoch++;
-    this.#checkMedium('when the disk was lost');
+    this.#checkMedium('when the disk was lost', this.#ledger.cells.keys());
     const disk = this.#disk;
     if (how < 3) disk.powerCut();
     else if (how === 3) disk.shutdown();
