@@ -240,7 +240,9 @@ int Ring::Start() {
 // Everything that memory safety and the files' safety ask of an entry. Fills `job`; `chunk` is the registered buffer to use, or -1.
 int Ring::Check(const uint32_t* entry, Job* job, int64_t* chunk) {
   job->operation = entry[ENTRY_OPERATION] & 0xff;
-  if ((entry[ENTRY_OPERATION] & ~(0xffu | FLAG_ASYNC)) != 0) return -EINVAL;
+  if ((entry[ENTRY_OPERATION] & ~(0xffu | FLAG_ASYNC | FLAG_DURABLE)) != 0) return -EINVAL;
+  job->durable = (entry[ENTRY_OPERATION] & FLAG_DURABLE) != 0;
+  if (job->durable && job->operation != OP_WRITE) return -EINVAL;
   const uint32_t file = entry[ENTRY_FILE];
   if (file >= core_->files.size()) return -EINVAL;
   job->fd = core_->files[file].fd;
@@ -366,6 +368,7 @@ int Ring::Submit(uint32_t count) {
       sqe->addr = reinterpret_cast<uint64_t>(job.address);
       sqe->len = static_cast<uint32_t>(job.length);
       sqe->off = static_cast<uint64_t>(job.position);
+      if (job.durable) sqe->rw_flags = RWF_DSYNC;
     }
     kernel = true;
   }

@@ -31,6 +31,7 @@ constexpr unsigned OP_DISCARD = 6;
 constexpr unsigned OP_EVICT = 7;
 constexpr unsigned OP_FILL = 8;
 constexpr unsigned FLAG_ASYNC = 1u << 8;
+constexpr unsigned FLAG_DURABLE = 1u << 9;
 
 constexpr unsigned CONTROL_ARMED = 0;
 constexpr unsigned COMPLETION_WORDS = 4;

@@ -90,7 +90,12 @@ int Execute(const Job& job, Own& own) {
         result = pread(job.fd, job.address, job.length, job.position);
         break;
       case OP_WRITE:
-        result = pwrite(job.fd, job.address, job.length, job.position);
+        if (job.durable) {
+          const iovec part{job.address, job.length};
+          result = pwritev2(job.fd, &part, 1, job.position, RWF_DSYNC);
+        } else {
+          result = pwrite(job.fd, job.address, job.length, job.position);
+        }
         break;
       case OP_SYNC:
         result = fdatasync(job.fd);

@@ -25,6 +25,8 @@ struct Job {
   uint32_t operation;
   int fd;
   bool blockDevice;
+  // Of a write: durable when it is finished.
+  bool durable;
   void* address;
   uint64_t length;
   int64_t position;

@@ -60,6 +60,11 @@ export const OP_FILL = 8;
 
 /** Entry flag: begin the operation in a worker, not within `submit` (a cold buffered read submits its I/O on the caller's time). */
 export const FLAG_ASYNC = 1 << 8;
+/**
+ * Entry flag of OP_WRITE: what it wrote is on stable storage when it completes (RWF_DSYNC: a write that the device itself makes durable where it can, else a write and a flush). Says nothing about
+ * other writes. -EOPNOTSUPP or -EINVAL where the file system does not know it.
+ */
+export const FLAG_DURABLE = 1 << 9;
 
 /** One queue of completions as typed arrays see it. An engine has one or two. */
 export interface CompletionQueue {

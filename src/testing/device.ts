@@ -115,6 +115,8 @@ export interface Operation {
   readonly length: number;
   /** The part of the slab that it reads into or writes from; empty for the others. */
   readonly memory: Uint8Array;
+  /** A write that is durable when it completes. */
+  readonly durable: boolean;
   readonly random: Random;
   readonly drawn: DrawnFaults;
   /** Its effect has happened, or never will: the result is known. */
@@ -136,6 +138,8 @@ export interface Request {
   slabOffset: number;
   /** The generation in which the entry's file was added. */
   generation: number;
+  /** A write that is durable when it completes. */
+  durable: boolean;
   /** What is wrong with the entry itself, if anything. */
   invalid: string | undefined;
 }
@@ -209,7 +213,7 @@ export class Device {
   accept(request: Request): { operation: Operation; effectAt: number; completesAt: number } {
     this.#sequence++;
     const random = new Random(this.settings.seed, this.#sequence);
-    const { code, handle, position, length, memory } = request;
+    const { code, handle, position, length, memory, durable } = request;
     const refusal = this.#refusal(request);
     const drawn = refusal === undefined ? this.faults.draw({ code, position, length, random }) : nothingDrawn;
     const operation: Operation = {
@@ -218,6 +222,7 @@ export class Device {
       position,
       length,
       memory,
+      durable,
       sequence: this.#sequence,
       random,
       drawn,
@@ -406,7 +411,7 @@ export class Device {
       case OP_READ:
         return this.#read(operation);
       case OP_WRITE:
-        return this.#write(operation);
+        return this.#madeDurable(operation, this.#write(operation));
       case OP_SYNC:
         if (drawn.data !== 'syncError') {
           this.medium.sync();
@@ -478,6 +483,12 @@ export class Device {
     }
     this.#land(position, bytes);
     return length;
+  }
+
+  /** What a durable write reports as taken would survive the loss of power. What others wrote would not. */
+  #madeDurable({ durable, position }: Operation, taken: number): number {
+    if (durable && taken > 0) this.medium.sync(position, position + taken);
+    return taken;
   }
 
   #allocate(position: number, length: number): number {

@@ -22,6 +22,7 @@ export {
   type EngineName,
   type Feature,
   FLAG_ASYNC,
+  FLAG_DURABLE,
   OP_ALLOCATE,
   OP_DISCARD,
   OP_EVICT,

@@ -121,12 +121,17 @@ export class Medium {
     }
   }
 
-  /** Makes durable what reads see, except what was forgotten. */
-  sync(): void {
-    for (const [sector, entry] of this.#unsynced) {
-      if (!entry.forgotten) this.#unsynced.delete(sector);
+  /** Makes durable what reads see, except what was forgotten; of a range only its own sectors, and that the file reaches up to its end. */
+  sync(from = 0, to = Number.POSITIVE_INFINITY): void {
+    if (to === Number.POSITIVE_INFINITY) {
+      for (const [sector, entry] of this.#unsynced) if (!entry.forgotten) this.#unsynced.delete(sector);
+      this.#durableSize = this.#size;
+      return;
     }
-    this.#durableSize = this.#size;
+    for (let sector = Math.floor(from / this.sectorSize); sector * this.sectorSize < to; sector++) {
+      if (this.#unsynced.get(sector)?.forgotten === false) this.#unsynced.delete(sector);
+    }
+    this.#durableSize = Math.max(this.#durableSize, Math.min(to, this.#size));
   }
 
   /** The unsynced bytes stay readable and never become durable by a later sync, as pages that a kernel marked clean after a failed write-back. */

@@ -24,6 +24,7 @@ import {
   ENTRY_WORDS,
   type Engine,
   type Feature,
+  FLAG_DURABLE,
   OP_ALLOCATE,
   OP_DISCARD,
   OP_EVICT,
@@ -257,9 +258,11 @@ export class SimulatedEngine implements Engine {
       memory: new Uint8Array(0),
       slabOffset: 0,
       generation: this.#files[words[at + ENTRY_FILE]] ?? 0,
+      durable: (words[at + ENTRY_OPERATION] & FLAG_DURABLE) !== 0,
       invalid: undefined,
     };
     if (code < OP_READ || code > OP_EVICT) request.invalid = `operation ${code} does not exist`;
+    else if (request.durable && code !== OP_WRITE) request.invalid = `operation ${code} knows no FLAG_DURABLE`;
     else if (this.#files[words[at + ENTRY_FILE]] === undefined) request.invalid = `file ${words[at + ENTRY_FILE]} was never added`;
     else if (request.position > Number.MAX_SAFE_INTEGER) request.invalid = `position ${request.position} is beyond 2^53 - 1`;
     else if (code === OP_ALLOCATE || code === OP_DISCARD || code === OP_EVICT) request.length = length + slabOffset * TWO_POW_32;

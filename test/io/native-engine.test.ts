@@ -29,6 +29,7 @@ import {
   type Engine,
   type EngineName,
   FLAG_ASYNC,
+  FLAG_DURABLE,
   OP_ALLOCATE,
   OP_DISCARD,
   OP_EVICT,
@@ -182,6 +183,16 @@ for (const name of ['threads', 'io_uring'] as const) {
       expect(bench.one(OP_READ | FLAG_ASYNC, { length: 4096, position: 0 })).toBe(4096);
       bench.close();
       expect(readFileSync(scratch).subarray(1000).equals(Buffer.alloc(5000, 0x5a))).toBe(true);
+    });
+
+    it('writes what is durable when it completes, and knows that of no other operation', () => {
+      const bench = new Bench(name, readWrite);
+      bench.bytes.fill(0x5a, 0, 8192);
+      expect(bench.one(OP_WRITE | FLAG_DURABLE, { length: 8192, position: 512 })).toBe(8192);
+      expect(bench.one(OP_WRITE | FLAG_DURABLE | FLAG_ASYNC, { length: 100, position: 8704 })).toBe(100);
+      for (const operation of [OP_READ, OP_SYNC, OP_TRUNCATE]) expect(bench.one(operation | FLAG_DURABLE, { length: 512 })).toBe(EINVAL);
+      bench.close();
+      expect(readFileSync(scratch).subarray(512, 8704).equals(Buffer.alloc(8192, 0x5a))).toBe(true);
     });
 
     it('syncs, truncates, allocates, discards and evicts', () => {

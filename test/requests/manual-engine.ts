@@ -4,7 +4,7 @@
  *
  * Reads that are completed well fill their memory with `contentAt`; writes that are completed well are kept in `written`.
  */
-import { COMPLETION_WORDS, CONTROL_ARMED, ENTRY_WORDS, type Engine, OP_READ, OP_WRITE, type Slab } from '../../src/io/engine.js';
+import { COMPLETION_WORDS, CONTROL_ARMED, ENTRY_WORDS, type Engine, FLAG_DURABLE, OP_READ, OP_WRITE, type Slab } from '../../src/io/engine.js';
 
 const QUEUE_ENTRIES = 4096;
 const TAIL = 0;
@@ -23,6 +23,7 @@ export interface Sent {
   length: number;
   position: number;
   handle: number;
+  durable: boolean;
 }
 
 export class ManualEngine implements Engine {
@@ -65,6 +66,7 @@ export class ManualEngine implements Engine {
         length: length >>> 0,
         position: (high >>> 0) * 2 ** 32 + (low >>> 0),
         handle: handle >>> 0,
+        durable: (operation & FLAG_DURABLE) !== 0,
       };
       this.sent.push(entry);
       this.history.push(entry);

@@ -9,6 +9,7 @@ import {
   createHeapSlab,
   ENTRY_WORDS,
   FLAG_ASYNC,
+  FLAG_DURABLE,
   OP_EVICT,
   OP_READ,
   OP_SYNC,
@@ -152,6 +153,17 @@ describe('a disk without faults', () => {
 });
 
 describe('each entry completes exactly once', () => {
+  it('makes durable what a durable write wrote, the end that it moved too, and nothing else', () => {
+    const { disk, ring } = make({ size: 4096 });
+    ring.write(0, 512, 1);
+    ring.memory.fill(2);
+    expect(ring.finish(ring.queue(OP_WRITE | FLAG_DURABLE, 4096, 1024))).toBe(1024);
+    ring.write(8192, 512, 3);
+    expect([disk.unsyncedSectors, disk.snapshot('durable').size]).toEqual([2, 5120]);
+    disk.powerCut({ drop: 'all' });
+    expect([disk.size, disk.read(0, 1)[0], disk.read(4096, 1)[0], disk.read(5119, 1)[0]]).toEqual([5120, 0, 2, 2]);
+  });
+
   it('with any depth, latency, reordering and honest faults, however it is driven', async () => {
     const entries = fc.array(
       fc.record({ code: fc.constantFrom(OP_READ, OP_WRITE, OP_SYNC, OP_EVICT), sector: fc.nat(100), count: fc.integer({ min: 0, max: 8 }) }),
@@ -490,6 +502,13 @@ describe('bad entries', () => {
   it('entry flags above the operation change nothing', () => {
     const { ring } = make();
     expect(ring.finish(ring.queue(OP_READ | FLAG_ASYNC, 0, 512))).toBe(512);
+  });
+
+  it('anything but a write that is to be durable by itself', () => {
+    const { disk, ring } = make({ onViolation: 'collect' });
+    expect(ring.finish(ring.queue(OP_READ | FLAG_DURABLE, 0, 512))).toBe(-EINVAL);
+    expect(ring.finish(ring.queue(OP_SYNC | FLAG_DURABLE, 0, 0))).toBe(-EINVAL);
+    expect(disk.violations.length).toBe(2);
   });
 
   it('what a file system refuses', () => {
