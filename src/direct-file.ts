@@ -6,6 +6,7 @@ import type { Slab } from './io/engine.js';
 import { Ring } from './io/ring.js';
 import { BLOCK_BYTES } from './memory/block-store.js';
 import { FrameCache } from './memory/frame-cache.js';
+import { Staging } from './memory/staging.js';
 import type { MakeMemory } from './memory/tables.js';
 import { MutationQueue } from './requests/mutation-queue.js';
 import { RequestManager, type RequestSource } from './requests/request-manager.js';
@@ -49,8 +50,17 @@ export function directFile(options: DirectFileOptions): { file: OpenFile; manage
   const alignment = Math.max(512, options.transfer.memory, options.transfer.read, options.transfer.write);
   const transferLimit = Math.max(BLOCK_BYTES, Math.floor(options.geometry.maxTransferSize / BLOCK_BYTES) * BLOCK_BYTES);
   const frames = new FrameCache(engine, options.makeSlab, options.cacheSize, options.idleMs, options.areaFrames, options.makeMemory);
+  let staging: Staging;
+  try {
+    staging = new Staging(engine, options.makeSlab, options.writable ? undefined : 0);
+  } catch (error) {
+    frames.close();
+    throw error;
+  }
   const verification =
-    options.writable && options.verifyWrites ? new Verification(engine, options.makeSlab, frames.slabs, path, alignment, options.verifyBytes) : undefined;
+    options.writable && options.verifyWrites
+      ? new Verification(engine, options.makeSlab, [...frames.slabs, ...staging.slabs], path, alignment, options.verifyBytes)
+      : undefined;
   const mutations = new MutationQueue();
   let file: OpenFile | undefined;
   let access: DirectAccess | undefined;
@@ -87,6 +97,8 @@ export function directFile(options: DirectFileOptions): { file: OpenFile; manage
     kind: options.geometry.kind,
     writeAlignment: alignment,
     transferLimit,
+    staging,
+    depth: engine.depth,
     onInvalidate: (from, length) => file?.invalidated('truncate', from, length),
   });
   file = new OpenFile({

@@ -181,12 +181,21 @@ export interface BlockFile
    * with all of it taken, never short; `flush` makes it durable. It can be aborted only before its bytes were taken; then nothing of it is written. Grows a file when it goes past
    * its end; on a device that is ENOSPC.
    *
+   * In direct mode the bytes are copied into frames, as a rule within this call, also while a flush is under way; small writes are collected there, and each block goes to the device once. It waits
+   * for what must be read first (a sector, or block of a 4096-byte device, that it covers in part), and for write-back when half of the cache is dirty. Before any flush bytes may reach the device at any
+   * time, in any order: write-back begins when a quarter of the cache is dirty. In page-cache mode it resolves when the kernel has the bytes.
+   *
    * Rejects with ERR_SECTORWISE_READ_ONLY, with the error of a read that an unaligned edge needed, with ERR_SECTORWISE_CACHE_FULL, and in page-cache mode with the error of the write.
    */
   write(source: Uint8Array, offset: number, options?: { signal?: AbortSignal }): Promise<number>;
   /**
    * Everything accepted before this call (write, markDirty, resize, allocate, discard) is on stable storage; marked bytes are taken as they are when it is called. The first flush
-   * after `open` always reaches the device, even with no writes of our own. Concurrent calls share one.
+   * after `open` always reaches the device, even with no writes of our own.
+   *
+   * Calls share: those that come while one is under way become one, so many callers who each write and flush cost the device hardly more than one. Reads and writes go on meanwhile; what is written
+   * after the call may or may not be made durable with it. `resize`, `allocate` and `discard` wait for the flushes before them. Cheapest (direct mode): the file is as long as it will be (`size` at
+   * `open`, `allocate`, `resize`), and what changed since the last flush is one run of sectors: then it is one write that is durable by itself (RWF_DSYNC). An end within a sector costs a truncation
+   * as well, each time.
    *
    * On failure it rejects with ERR_SECTORWISE_FLUSH_FAILED, naming the ranges (`error.ranges`), and keeps rejecting until `acknowledgeLoss`; what it could not write stays readable
    * and is tried again. Of a file that is lost (unplugged, shut down) it rejects in the same way, naming everything that was accepted and is not known to be on stable storage, or resolves if that is nothing.
@@ -213,7 +222,7 @@ export interface BlockFile
   /** As `close`, blocking. */
   closeSync(): void;
 
-  /** Sets the size of a file. Shrinking invalidates the windows beyond the new end; growing none. ERR_SECTORWISE_FIXED_SIZE on a device. */
+  /** Sets the size of a file; durable with the next flush. Shrinking invalidates the windows beyond the new end; growing none. ERR_SECTORWISE_FIXED_SIZE on a device. */
   resize(size: number): Promise<void>;
   /** Allocates blocks, growing the size where the range goes past it; existing bytes stay. ENOSPC where there is no space, EOPNOTSUPP where the file system cannot. */
   allocate(offset: number, length: number): Promise<void>;
@@ -270,7 +279,8 @@ export interface FileParts {
 }
 
 interface FlushState {
-  mutation: Mutation;
+  /** Somebody waits for it. */
+  waits: boolean;
   promise: Promise<void>;
   sequence: number;
   marks: number;
@@ -721,19 +731,21 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
       return problem === undefined ? Promise.resolve() : Promise.reject(problem);
     }
     const running = this.#flushing;
-    if (running !== undefined && !running.mutation.ended && running.sequence === this.#sequence && running.marks === this.#access.marks) return running.promise;
+    if (running?.waits && running.sequence === this.#sequence && running.marks === this.#access.marks) return running.promise;
     let resolve!: () => void;
     let reject!: (error: Error) => void;
     const promise = new Promise<void>((yes, no) => {
       resolve = yes;
       reject = no;
     });
+    const state: FlushState = { waits: true, promise, sequence: this.#sequence, marks: this.#access.marks };
+    this.#flushing = state;
     const mutation = this.#access.flush((error) => {
+      state.waits = false;
       const problem = this.#lost === CAUSE_NONE ? error : this.#whatWasLost();
       if (problem === undefined) resolve();
       else reject(problem);
-    });
-    this.#flushing = { mutation, promise, sequence: this.#sequence, marks: this.#access.marks };
+    }, false);
     this.#mutations.push(mutation);
     return promise;
   }
@@ -741,8 +753,21 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
   flushSync(): void {
     if (this.#closing !== undefined) throw this.#closedError();
     this.#awaitMutations();
-    if (!this.#isLost()) this.#mutateSync((settle) => this.#access.flush((error) => settle(this.#lost === CAUSE_NONE ? error : undefined)));
+    if (!this.#isLost()) this.#makeDurableNow();
     const problem = this.#isLost() ? this.#whatWasLost() : undefined;
+    if (problem !== undefined) throw problem;
+  }
+
+  /** With the thread waiting, and the queue of changes empty. */
+  #makeDurableNow(): void {
+    let answered = false;
+    let problem: Error | undefined;
+    const mutation = this.#access.flush((error) => {
+      answered = true;
+      problem = this.#lost === CAUSE_NONE ? error : undefined;
+    }, true);
+    this.#mutations.push(mutation);
+    while (!answered) this.#manager.progress();
     if (problem !== undefined) throw problem;
   }
 
@@ -860,6 +885,7 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
     if (this.#closing !== undefined) {
       if (!this.#disposed) {
         this.#awaitMutations();
+        this.#awaitFlushes();
         while (!this.#manager.idle) this.#manager.progress();
         this.#dispose();
       }
@@ -870,11 +896,12 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
     this.#closing = Promise.resolve();
     try {
       this.#awaitMutations();
-      if (this.#parts.writable && this.#access.unflushed && !this.#isLost()) this.#mutateSync((settle) => this.#access.flush(settle));
+      if (this.#parts.writable && this.#access.unflushed && !this.#isLost()) this.#makeDurableNow();
     } catch (error) {
       problem = error as Error;
     }
     this.#refuseLine();
+    this.#awaitFlushes();
     while (!this.#manager.idle) this.#manager.progress();
     if (this.#isLost()) problem = this.#whatWasLost();
     this.#dispose();
@@ -895,6 +922,7 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
       problem = error;
     }
     await new Promise<void>((resolve) => this.#mutations.whenEmpty(resolve));
+    await new Promise<void>((resolve) => this.#access.whenFlushed(resolve));
     this.#refuseLine();
     await new Promise<void>((resolve) => this.#manager.whenIdle(resolve));
     if (this.#isLost()) problem = this.#whatWasLost();
@@ -1144,6 +1172,14 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
 
   #awaitMutations(): void {
     while (this.#mutations.length > 0) this.#manager.progress();
+  }
+
+  #awaitFlushes(): void {
+    let idle = false;
+    this.#access.whenFlushed(() => {
+      idle = true;
+    });
+    while (!idle && !this.#isLost()) this.#manager.progress();
   }
 }
 

@@ -41,6 +41,11 @@ export class Staging {
     this.#free = blocks;
   }
 
+  /** Its slab, if there is one. */
+  get slabs(): readonly Slab[] {
+    return this.#slab === undefined ? [] : [this.#slab];
+  }
+
   get blocks(): number {
     return this.#taken.length;
   }

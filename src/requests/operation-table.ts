@@ -37,6 +37,8 @@ export class OperationTable {
   done = new Float64Array(OPERATIONS_INITIAL);
   /** 1: a neighbour was sent in the same batch, and the kernel may have made one request of both. */
   neighboured = new Uint8Array(OPERATIONS_INITIAL);
+  /** Of a write, how it is done: the flags of `RequestManager.write`. */
+  flags = new Uint8Array(OPERATIONS_INITIAL);
   /** Times that it was sent again without having moved. */
   attempts = new Uint8Array(OPERATIONS_INITIAL);
   /** Next in whichever list it is in: the queue to be sent, or the free list. */
@@ -84,6 +86,7 @@ export class OperationTable {
     this.done[operation] = 0;
     this.attempts[operation] = 0;
     this.neighboured[operation] = 0;
+    this.flags[operation] = 0;
     this.waiters[operation] = -1;
     this.next[operation] = -1;
     this.#count++;
@@ -182,6 +185,7 @@ export class OperationTable {
     this.done = widen(this.done, new Float64Array(this.#capacity));
     this.attempts = widen(this.attempts, new Uint8Array(this.#capacity));
     this.neighboured = widen(this.neighboured, new Uint8Array(this.#capacity));
+    this.flags = widen(this.flags, new Uint8Array(this.#capacity));
     this.next = widen(this.next, new Int32Array(this.#capacity));
     this.waiters = widen(this.waiters, new Int32Array(this.#capacity).fill(-1));
     this.#generation = widen(this.#generation, new Uint16Array(this.#capacity).fill(1));

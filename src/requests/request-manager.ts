@@ -15,13 +15,18 @@
  * Leaves to others: whose memory (`memory/`), the order among writes (`mutation-queue.ts`), what a caller does with its blocks (`windows/`).
  */
 import { assertionError, systemError } from '../errors.js';
-import { FLAG_ASYNC, OP_FILL, OP_READ, OP_WRITE } from '../io/engine.js';
+import { FLAG_ASYNC, FLAG_DURABLE, OP_FILL, OP_READ, OP_WRITE } from '../io/engine.js';
 import type { CompletionConsumer, Ring } from '../io/ring.js';
-import { ABSENT, ALL_SECTORS, BLOCK_BYTES, BLOCK_SECTORS, type BlockStore, PRESENT, SECTOR_BYTES } from '../memory/block-store.js';
+import { ABSENT, ALL_SECTORS, BLOCK_BYTES, BLOCK_SECTORS, type BlockStore, HELD, PRESENT, SECTOR_BYTES } from '../memory/block-store.js';
 import { KIND_CONTROL, KIND_READ, KIND_WRITE, OperationTable } from './operation-table.js';
 import { lowerBound, REGION_SECTORS, regionOf, SortScratch, sortSectors } from './sector-array.js';
 import { SLOT_FAILED, SLOT_READY, SlotPool } from './slot-pool.js';
 import type { Verification, VerifiedPart } from './verification.js';
+
+/** A write from a copy: the memory of its blocks is anybody's meanwhile, and whoever sends it keeps them in memory until it ended. */
+export const WRITE_STAGED = 1;
+/** A write that is on stable storage when it ended. */
+export const WRITE_DURABLE = 2;
 
 /** Slots that only blocking calls may take. */
 const RESERVED_SLOTS = 1;
@@ -316,10 +321,11 @@ export class RequestManager implements CompletionConsumer {
     this.schedule();
   }
 
-  /** Sends a write of whole sectors from slab memory. The blocks are in the store, and no operation is on them. */
-  write(start: number, sectors: number, slab: number, offset: number, owner: OperationOwner): void {
+  /** Sends a write of whole sectors from slab memory. The blocks are in the store, and no operation is on the sectors. `flags`: `WRITE_STAGED`, `WRITE_DURABLE`. */
+  write(start: number, sectors: number, slab: number, offset: number, owner: OperationOwner, flags = 0): void {
     const operation = this.operations.create(KIND_WRITE, start, sectors, slab, offset);
-    this.#store.began(start, sectors, true);
+    this.operations.flags[operation] = flags;
+    if ((flags & WRITE_STAGED) === 0) this.#store.began(start, sectors, true);
     this.#owners[operation] = owner;
     this.#enqueue(operation);
     this.schedule();
@@ -624,7 +630,7 @@ export class RequestManager implements CompletionConsumer {
       }
       const mask = maskIn(start, operations.start[operation], operations.sectors[operation]);
       flying |= mask;
-      const wanted = forStore ? mask : mask & missing;
+      const wanted = forStore && (operations.flags[operation] & WRITE_STAGED) === 0 ? mask : mask & missing;
       if (wanted !== 0) {
         awaited |= wanted;
         this.#link(operation, slot);
@@ -855,7 +861,8 @@ export class RequestManager implements CompletionConsumer {
     let length = operations.sectors[operation] * SECTOR_BYTES - done;
     const offset = operations.offset[operation] + done;
     if (kind === KIND_WRITE) {
-      ring.push(this.#write, this.#file, operations.slab[operation], offset, length, position, handle);
+      const code = operations.flags[operation] & WRITE_DURABLE ? this.#write | FLAG_DURABLE : this.#write;
+      ring.push(code, this.#file, operations.slab[operation], offset, length, position, handle);
       return true;
     }
     const { alignment, fillFrom } = this.#limits;
@@ -1078,6 +1085,7 @@ export class RequestManager implements CompletionConsumer {
     const slab = operations.slab[operation];
     const offset = operations.offset[operation];
     const owner = this.#owners[operation];
+    const flags = operations.flags[operation];
     const waiters: number[] = [];
     for (let link = operations.waiters[operation]; link >= 0; link = operations.linkNext(link)) waiters.push(operations.linkSlot(link));
     const cut = this.#cutOf(start, sectors, waiters);
@@ -1089,8 +1097,11 @@ export class RequestManager implements CompletionConsumer {
     ];
     const made = halves.map(([at, length, place]) => operations.create(kind, at, length, slab, place));
     // The frames' share of the whole becomes two shares, and a block cut in two is under both.
-    for (const half of made) this.#store.began(operations.start[half], operations.sectors[half], kind === KIND_WRITE);
-    this.#store.ended(start, sectors, kind === KIND_WRITE, false);
+    for (const half of made) operations.flags[half] = flags;
+    if ((flags & WRITE_STAGED) === 0) {
+      for (const half of made) this.#store.began(operations.start[half], operations.sectors[half], kind === KIND_WRITE);
+      this.#store.ended(start, sectors, kind === KIND_WRITE, false);
+    }
     for (const half of made) {
       for (const handle of waiters) {
         const slot = this.slots.resolve(handle);
@@ -1144,7 +1155,7 @@ export class RequestManager implements CompletionConsumer {
     const start = operations.start[operation];
     const sectors = operations.sectors[operation];
     if (kind !== KIND_CONTROL) {
-      this.#store.ended(start, sectors, kind === KIND_WRITE, result >= 0);
+      if ((operations.flags[operation] & WRITE_STAGED) === 0) this.#store.ended(start, sectors, kind === KIND_WRITE, result >= 0);
       if (operations.waiters[operation] >= 0) this.#tellWaiters(operation, start, sectors, kind === KIND_READ ? result : 0);
       const direct = this.#direct[operation];
       if (direct !== undefined) {
@@ -1245,6 +1256,14 @@ export class RequestManager implements CompletionConsumer {
     }
   }
 
+  /** Is an operation on the caller's blocks that no store may meet? One of a write from a copy is none. */
+  #mustWait({ first, count }: Caller): boolean {
+    if (!this.operations.touches(first * BLOCK_SECTORS, count * BLOCK_SECTORS)) return false;
+    this.#store.begin(first, count);
+    for (let i = 0; i < count; i++) if (this.#store.state(first + i, 0, true) === HELD) return true;
+    return false;
+  }
+
   /**
    * An operation began on a storing caller's blocks after it was granted: a read into memory that it had taken without reading, or a write. A store may not meet
    * either, so it waits once more, its memory kept.
@@ -1318,7 +1337,7 @@ export class RequestManager implements CompletionConsumer {
       this.#settledCallers[i] = undefined;
       this.#settledErrors[i] = undefined;
       if (caller === undefined) continue;
-      if (error === undefined && caller.store && this.operations.touches(caller.first * BLOCK_SECTORS, caller.count * BLOCK_SECTORS)) this.#waitOn(caller);
+      if (error === undefined && caller.store && this.#mustWait(caller)) this.#waitOn(caller);
       else caller.settle(error);
     }
     this.#settledCount = 0;

@@ -2,20 +2,37 @@
  * Dirty blocks on their way to the device, in its order.
  *
  *   dirty   { 3: · · 7: · 8: · … }     a sorted map of the blocks whose frames differ from the device's
- *           ── run ──>  operations: neighbours in the file and in memory go out as one
+ *           ── run ──> operations: neighbours in the file go out as one, from a copy (`memory/staging.ts`), or straight from their frames where they are many and lie together
  *
- * Guarantees: what could not be written stays dirty, readable, and is tried again by the next run; a frame that somebody may store into is
- * copied when the run begins, and the copy is what is written; every range that failed is remembered until `acknowledge`.
- * Leaves to others: when to run (`direct-access.ts`), making it durable (the sync that follows a run).
+ *   unsynced ── sync begins ──> syncing ── it succeeded ──> gone          what is written while a sync is under way waits for the next
+ *                                  └────── it failed ─────> dirty again, and named
+ *
+ * A run has few operations on their way at once, so that a read never stands behind more than those.
+ *
+ * Guarantees: what could not be written stays dirty, readable, and is tried again by the next run; nothing changes under the device, and only a store into a block that is written straight from its frame has to wait, for that write;
+ * what of a frame that somebody may store into is written is what it held when it was copied; every range that failed is remembered until `acknowledge`.
+ * Leaves to others: when to run (`direct-writes.ts`), making it durable (the sync that follows a run, unless its writes were durable themselves).
  */
 import BTreeModule from 'sorted-btree';
-import { systemError } from '../errors.js';
+import { assertionError, systemError } from '../errors.js';
 import { BLOCK_BYTES, BLOCK_SECTORS, SECTOR_BYTES } from '../memory/block-store.js';
 import type { FrameCache } from '../memory/frame-cache.js';
-import type { OperationOwner, RequestManager } from './request-manager.js';
+import type { Staging } from '../memory/staging.js';
+import { KIND_WRITE } from './operation-table.js';
+import { type OperationOwner, type RequestManager, WRITE_DURABLE, WRITE_STAGED } from './request-manager.js';
 import { REGION_SECTORS } from './sector-array.js';
 
 const BTree = BTreeModule.default;
+
+/** From here on what lies together in memory is not copied: the device takes longer over it than a store into it would wait without noticing. */
+const STRAIGHT_BYTES = 256 * 1024;
+/** Bytes on their way at once, so that a read waits for milliseconds at most behind them; devices are busy with less. */
+const FLIGHT_BYTES_MAX = 4 << 20;
+/** Writes of one run that are made durable one by one: each may cost the device a flush of its own. docs/decisions.md has the measurement. */
+const DURABLE_WRITES_MAX = 1;
+
+const EINVAL = -22;
+const EOPNOTSUPP = -95;
 
 /** A range that did not reach stable storage, and why. */
 export interface Loss {
@@ -44,39 +61,85 @@ export interface BlockCopies {
   get(block: number): BlockCopy | undefined;
 }
 
+/** How a run goes about it. */
+export interface RunOptions {
+  /** Frames stay in memory until `synced`. */
+  keep?: boolean;
+  /** What is written of a block instead of what its frame holds by now, once. */
+  copies?: BlockCopies;
+  /** Each write is durable when it ended, where they are few and the file system can: `durable` says whether that was so. */
+  durable?: boolean;
+  /** Only blocks below this one. */
+  before?: number;
+  /** Called once all that the run writes is fixed: later stores are none of it. */
+  taken?: () => void;
+}
+
 export class WriteBack {
   /** The ranges that a flush could not make durable, until they are acknowledged. */
   losses: Loss[] = [];
-  /** Told what the device has, after each write. Sectors. */
-  onWritten: (start: number, sectors: number) => void = () => {};
+  /** Told what the device has, after each write; `durable`: for good. Sectors. */
+  onWritten: (start: number, sectors: number, durable: boolean) => void = () => {};
   /** Told where a write will end, before it is sent: one that fails may have moved the end of the file all the same. */
   onWriting: (end: number) => void = () => {};
+  /** Told when an operation or a run ended. */
+  onEnded: () => void = () => {};
+  /** Everything that the last run wrote is durable. */
+  durable = false;
   readonly #frames: FrameCache;
+  readonly #staging: Staging;
   readonly #manager: RequestManager;
   readonly #path: string;
   readonly #transferLimit: number;
+  /** Operations on their way at once: with nobody else at the device, and with others. */
+  readonly #mostAlone: number;
+  readonly #mostBeside: number;
   readonly #dirty = new BTree<number, number>();
-  /** Written since the last sync: block → sectors. Pinned where `#held` says so. */
-  readonly #unsynced = new Map<number, number>();
+  /** Written since the last sync began: block → sectors. */
+  #unsynced = new Map<number, number>();
+  /** Written before the sync that is under way. */
+  #syncing = new Map<number, number>();
+  /** Blocks that are kept in memory until they are durable. */
   readonly #held = new Set<number>();
   /** Ranges punched, cut off, added or allocated since the last sync: a sync that fails says nothing about them either. */
   #reshaped: Range[] = [];
+  #reshapedSyncing: Range[] = [];
   /** Sectors that could not be made durable and were not stored into since: block → mask. */
   readonly #lost = new Map<number, number>();
-  #running = false;
-  #outstanding = 0;
   #failedRun = false;
   /** What was not durable is named; how writes end that are still on their way adds nothing. */
   #gone = false;
-  #done: (() => void)[] = [];
-  /** Copies of writable frames' bytes that wait for memory to be written from. */
-  #copies: { block: number; mask: number; bytes: Uint8Array }[] = [];
 
-  constructor(frames: FrameCache, manager: RequestManager, path: string, transferLimit: number) {
+  #running = false;
+  #done: (() => void)[] = [];
+  /** Blocks of the run, and how far it has come. */
+  #blocks: number[] = [];
+  #next = 0;
+  /** Sectors before this one were sent, or are none of the run: what fails is for the next. */
+  #reached = 0;
+  /** Operations of the run that have not ended, blocks that wait, and the run itself while it begins. */
+  #outstanding = 0;
+  /** Operations on their way, and their bytes. */
+  #flying = 0;
+  #flyingBytes = 0;
+  /** Blocks that wait for an operation of somebody else. */
+  #later = 0;
+  #wrote = false;
+  #keep = false;
+  #copies: BlockCopies | undefined;
+  #taken: (() => void) | undefined;
+  #pumping = false;
+  /** The file system does not know durable writes. */
+  #refused = false;
+
+  constructor(frames: FrameCache, staging: Staging, manager: RequestManager, path: string, transferLimit: number, depth: number) {
     this.#frames = frames;
+    this.#staging = staging;
     this.#manager = manager;
     this.#path = path;
     this.#transferLimit = transferLimit;
+    this.#mostAlone = Math.max(1, depth >>> 1);
+    this.#mostBeside = Math.max(1, depth >>> 2);
   }
 
   get running(): boolean {
@@ -88,16 +151,27 @@ export class WriteBack {
     return this.#dirty.size > 0 && !this.#failedRun;
   }
 
+  /** The last run failed, and nothing was changed since. */
+  get failed(): boolean {
+    return this.#failedRun;
+  }
+
   get unsyncedCount(): number {
     return this.#unsynced.size;
   }
 
+  /** Blocks kept in memory until they are durable. */
+  get heldCount(): number {
+    return this.#held.size;
+  }
+
   /** The sectors of the block in `frame` differ from the device's from now on. */
   mark(block: number, frame: number, mask: number): void {
+    // A block with dirty sectors is in the map already.
+    if (this.#frames.dirty[frame] === 0) this.#dirty.set(block, frame);
     this.#frames.markDirty(frame, mask);
-    this.#dirty.set(block, frame);
     this.#failedRun = false;
-    this.#regain(block, mask);
+    if (this.#lost.size > 0) this.#regain(block, mask);
   }
 
   #regain(block: number, mask: number): void {
@@ -112,7 +186,7 @@ export class WriteBack {
     if (this.#dirty.has(block)) this.#dirty.set(block, frame);
   }
 
-  /** The block's bytes are not wanted on the device any more. Not while a write of it is on its way. */
+  /** The block's bytes are not wanted on the device any more. Not while a write of it is on its way, or a sync. */
   forget(block: number): void {
     this.#dirty.delete(block);
     this.#unsynced.delete(block);
@@ -137,11 +211,15 @@ export class WriteBack {
     if (this.#held.delete(block)) this.#frames.unpin(block);
   }
 
-  /** The bytes, as they are now, of dirty frames that somebody may store into: what a flush called now has to write. */
-  snapshot(): Map<number, BlockCopy> {
+  /**
+   * The bytes, as they are now, of dirty frames that somebody may store into: what a flush called now has to write. Also of those of which `earlier` flushes have a copy that is still to be written: what
+   * was marked since is not in that one.
+   */
+  snapshot(earlier?: BlockCopies): Map<number, BlockCopy> {
     const copies = new Map<number, BlockCopy>();
     for (const [block, frame] of this.#dirty.entries()) {
-      if (this.#frames.writers[frame] > 0) copies.set(block, { bytes: this.#frames.bytesOf(frame).slice(), mask: this.#frames.dirty[frame], later: 0 });
+      if (this.#frames.writers[frame] === 0 && earlier?.get(block) === undefined) continue;
+      copies.set(block, { bytes: this.#frames.bytesOf(frame).slice(), mask: this.#frames.dirty[frame], later: 0 });
     }
     return copies;
   }
@@ -154,19 +232,30 @@ export class WriteBack {
 
   /**
    * Writes everything that is dirty now; `done` when the last write ended, whether well or not. With a run under way it only waits for that one.
-   * `keep`: frames stay in memory until `synced`. `copies`: what is written of a block instead of what its frame holds by now, once.
    * False if there was nothing that could be written: what changed since a copy was made waits for the flush of that copy.
    */
-  run(keep: boolean, copies: BlockCopies | undefined, done: () => void): boolean {
+  run(options: RunOptions, done: () => void): boolean {
     this.#done.push(done);
     if (this.#running) return true;
     this.#running = true;
     this.#failedRun = false;
+    this.#wrote = false;
+    this.#keep = options.keep ?? false;
+    this.#copies = options.copies;
+    this.#taken = options.taken;
     this.#outstanding = 1;
     const blocks: number[] = [];
-    for (const block of this.#dirty.keys()) blocks.push(block);
-    for (let i = 0; i < blocks.length; ) i += this.#send(blocks, i, keep, copies);
-    const wrote = this.#outstanding > 1;
+    const before = options.before ?? Number.POSITIVE_INFINITY;
+    for (const block of this.#dirty.keys()) {
+      if (block >= before) break;
+      blocks.push(block);
+    }
+    this.#blocks = blocks;
+    this.#next = 0;
+    this.#reached = 0;
+    this.durable = (options.durable ?? false) && !this.#refused && this.#isShort(blocks);
+    this.#pump();
+    const wrote = this.#wrote;
     this.#release();
     return wrote;
   }
@@ -176,12 +265,12 @@ export class WriteBack {
     this.#reshaped.push({ offset, length });
   }
 
-  /** A sync succeeded: what was written before it is durable. */
-  synced(): void {
+  /** A sync begins: it is about what was written so far. No write is on its way. */
+  syncBegins(): void {
+    this.#syncing = this.#unsynced;
+    this.#unsynced = new Map();
+    this.#reshapedSyncing = this.#reshaped;
     this.#reshaped = [];
-    for (const block of this.#held) this.#frames.unpin(block);
-    this.#held.clear();
-    this.#unsynced.clear();
   }
 
   /** The end of the file could not be set, so there is no sync: all of it is named, and what was punched, cut off, added or allocated since the last one. */
@@ -189,13 +278,24 @@ export class WriteBack {
     for (const { offset, length } of [{ offset: 0, length: size }, ...this.#reshaped]) this.#lose({ offset, length, error });
   }
 
-  /** A sync failed: nothing written since the last one can be relied on. What is still in memory is dirty again, the rest is lost; all of it is named. */
+  /** A sync succeeded: what was written before it began is durable. */
+  synced(): void {
+    this.#reshapedSyncing = [];
+    this.#syncing = new Map();
+    this.#letGo();
+  }
+
+  #letGo(): void {
+    for (const block of this.#held) this.#frames.unpin(block);
+    this.#held.clear();
+  }
+
+  /** A sync failed: nothing written since the one before can be relied on. What is still in memory is dirty again, the rest is lost; all of it is named. */
   syncFailed(result: number, size: number): void {
     const place = { path: this.#path };
-    for (const { offset, length } of this.#reshaped) this.#lose({ offset, length, error: systemError(result, 'fdatasync', place) });
-    this.#reshaped = [];
-    if (this.#unsynced.size === 0) this.#lose({ offset: 0, length: size, error: systemError(result, 'fdatasync', place) });
-    for (const [block, mask] of this.#unsynced) {
+    for (const { offset, length } of this.#reshapedSyncing) this.#lose({ offset, length, error: systemError(result, 'fdatasync', place) });
+    if (this.#syncing.size === 0) this.#lose({ offset: 0, length: size, error: systemError(result, 'fdatasync', place) });
+    for (const [block, mask] of this.#syncing) {
       const frame = this.#frames.find(block);
       if (frame >= 0 && (this.#frames.valid[frame] & mask) === mask) {
         this.mark(block, frame, mask);
@@ -203,9 +303,7 @@ export class WriteBack {
       }
       this.#loseBlock(block, mask, systemError(result, 'fdatasync', place));
     }
-    for (const block of this.#held) this.#frames.unpin(block);
-    this.#held.clear();
-    this.#unsynced.clear();
+    this.synced();
   }
 
   /** Gives up what is on the list: frames of it are dropped, or stay as they are while windows hold them. */
@@ -231,12 +329,12 @@ export class WriteBack {
 
   /** The device is gone: whatever was not made durable never will be, and is named; `pending` are changes that were accepted and had not come as far as this. */
   loseAll(error: Error, pending: readonly Range[]): void {
-    this.#name([...this.#unsure(0), ...this.#reshaped, ...pending], error);
+    this.#name([...this.#unsure(0), ...this.#reshapedSyncing, ...this.#reshaped, ...pending], error);
     this.#reshaped = [];
-    for (const block of this.#held) this.#frames.unpin(block);
-    this.#held.clear();
     this.#unsynced.clear();
+    this.synced();
     this.#gone = true;
+    this.#next = this.#blocks.length;
   }
 
   /** A device that ends at `offset` now: what was to be written behind never will be, and is named. */
@@ -253,6 +351,7 @@ export class WriteBack {
   /** The sectors from `offset` on that are dirty, or written and not synced. */
   #unsure(offset: number): Range[] {
     const masks = new Map(this.#unsynced);
+    for (const [block, mask] of this.#syncing) masks.set(block, (masks.get(block) ?? 0) | mask);
     for (const [block, frame] of this.#dirty.entries()) masks.set(block, (masks.get(block) ?? 0) | this.#frames.dirty[frame]);
     const ranges: Range[] = [];
     for (const [block, mask] of masks) {
@@ -274,148 +373,235 @@ export class WriteBack {
     }
   }
 
-  /** Sends the run of blocks that begins at `blocks[i]`; answers with how many blocks it took. */
-  #send(blocks: number[], i: number, keep: boolean, copies: BlockCopies | undefined): number {
-    const frames = this.#frames;
-    const first = blocks[i];
-    const frame = this.#dirty.get(first) as number;
-    const mask = frames.dirty[frame];
-    if (frames.isBusy(frame)) {
-      this.#sendLater(first, keep, copies);
-      return 1;
+  // The run
+
+  /** Few enough writes to make each of them durable by itself? */
+  #isShort(blocks: readonly number[]): boolean {
+    let writes = 0;
+    let end = -1;
+    for (const block of blocks) {
+      const mask = this.#sendable(block);
+      if (mask === 0) continue;
+      if (block * BLOCK_SECTORS !== end || (mask & 1) === 0) writes++;
+      const first = lowestBit(mask);
+      const past = firstGap(mask, first);
+      // With gaps inside a block it is several anyway.
+      if ((mask & ~runMask(first, past)) !== 0) return false;
+      end = block * BLOCK_SECTORS + past;
+      if (writes > DURABLE_WRITES_MAX || blocks.length * BLOCK_BYTES > Math.min(STRAIGHT_BYTES, this.#transferLimit)) return false;
     }
-    let copy = copies?.get(first);
-    if (copy === undefined && frames.writers[frame] > 0) copy = { bytes: frames.bytesOf(frame).slice(), mask, later: 0 };
-    if (copy !== undefined) {
-      // What was marked after the copy was made stays dirty; what became clean since then was written as it was, or is gone.
-      const sent = copy.mask & mask;
-      if (sent === 0) return 1;
-      copy.mask &= ~sent;
-      this.#outstanding++;
-      // Clean before it is busy: the pin keeps the frame until its write is on its way.
-      frames.pinFrame(frame);
-      this.#tookBlock(first, frame, sent, copy.later, keep);
-      this.#sendCopy({ block: first, mask: sent, bytes: copy.bytes }, keep);
-      return 1;
+    return true;
+  }
+
+  /** Sends what may be on its way now. */
+  #pump(): void {
+    // A write that ends at once, because the device is gone, comes back here.
+    if (this.#pumping) return;
+    this.#pumping = true;
+    while (this.#next < this.#blocks.length && this.#mayFly && this.#sendNext());
+    this.#pumping = false;
+    if (this.#next < this.#blocks.length || this.#later > 0 || this.#taken === undefined) return;
+    const taken = this.#taken;
+    this.#taken = undefined;
+    taken();
+  }
+
+  get #mayFly(): boolean {
+    if (this.#flying === 0) return true;
+    const others = this.#manager.operations.count - this.#flying;
+    return this.#flying < (others > 0 ? this.#mostBeside : this.#mostAlone) && this.#flyingBytes < FLIGHT_BYTES_MAX;
+  }
+
+  /** A write of the block is on its way. */
+  isWriting(block: number): boolean {
+    const { operations } = this.#manager;
+    for (let sector = block * BLOCK_SECTORS; sector < (block + 1) * BLOCK_SECTORS; sector++) {
+      const operation = operations.at(sector);
+      if (operation >= 0 && operations.kind[operation] === KIND_WRITE) return true;
+    }
+    return false;
+  }
+
+  /** The sectors of a block that the run has to write. */
+  #sendable(block: number): number {
+    const frame = this.#dirty.get(block);
+    if (frame === undefined) return 0;
+    let mask = this.#frames.dirty[frame];
+    const copy = this.#copies?.get(block);
+    if (copy !== undefined) mask &= copy.mask;
+    const done = this.#reached - block * BLOCK_SECTORS;
+    return done <= 0 ? mask : mask & ~runMask(0, Math.min(done, BLOCK_SECTORS));
+  }
+
+  /**
+   * Sends the run of sectors that is next; false if it has to wait for memory.
+   *
+   *   blocks   [ 7: ····xxxx | 8: xxxxxxxx | 9: xx··x··· ]
+   *                 └──────────── one ───────────┘  └─ another: the cursor stays at block 9
+   */
+  #sendNext(): boolean {
+    const frames = this.#frames;
+    const blocks = this.#blocks;
+    const first = blocks[this.#next];
+    const mask = this.#sendable(first);
+    if (mask === 0) {
+      this.#next++;
+      return true;
     }
     const from = lowestBit(mask);
     let end = firstGap(mask, from);
-    let took = 1;
-    if ((mask & ~runMask(from, end)) === 0) {
-      let last = frame;
-      while (end === took * BLOCK_SECTORS && i + took < blocks.length && blocks[i + took] === first + took) {
-        const next = this.#dirty.get(first + took) as number;
-        const nextMask = frames.dirty[next];
-        const reach = firstGap(nextMask, 0);
-        if (!frames.adjacent(last, next) || frames.isBusy(next) || frames.writers[next] > 0 || copies?.get(first + took) !== undefined) break;
-        if (reach === 0 || (nextMask & ~runMask(0, reach)) !== 0) break;
-        if ((end - from + reach) * SECTOR_BYTES > this.#transferLimit || ((first + took) * BLOCK_SECTORS) % REGION_SECTORS === 0) break;
-        end += reach;
-        last = next;
-        took++;
+    const start = first * BLOCK_SECTORS + from;
+    let sectors = end - from;
+    if (this.#manager.operations.touches(start, sectors)) {
+      this.#sendLater(first);
+      this.#next++;
+      return true;
+    }
+    let count = 1;
+    let last = this.#dirty.get(first) as number;
+    let together = this.#isQuiet(first, last);
+    const limit = this.#transferLimit / SECTOR_BYTES;
+    while (end === BLOCK_SECTORS && this.#next + count < blocks.length && blocks[this.#next + count] === first + count) {
+      const block = first + count;
+      const more = firstGap(this.#sendable(block), 0);
+      if (more === 0 || sectors + more > limit || (block * BLOCK_SECTORS) % REGION_SECTORS === 0) break;
+      if (this.#manager.operations.touches(block * BLOCK_SECTORS, more)) break;
+      const frame = this.#dirty.get(block) as number;
+      if (together && !(frames.adjacent(last, frame) && this.#isQuiet(block, frame))) {
+        // What lies together so far goes by itself if it is worth it.
+        if (sectors * SECTOR_BYTES >= STRAIGHT_BYTES) break;
+        together = false;
       }
-      this.#write(first * BLOCK_SECTORS + from, end - from, frame, keep);
-      return took;
+      if (!together && (sectors + more) * SECTOR_BYTES > STRAIGHT_BYTES) break;
+      last = frame;
+      sectors += more;
+      end = more;
+      count++;
     }
-    // Dirty sectors with gaps between them: the gaps may not be valid, so each run is a write of its own.
-    for (let at = from; at < BLOCK_SECTORS; ) {
-      end = firstGap(mask, at);
-      this.#write(first * BLOCK_SECTORS + at, end - at, frame, keep);
-      at = end;
-      while (at < BLOCK_SECTORS && (mask & (1 << at)) === 0) at++;
+    const straight = together && sectors * SECTOR_BYTES >= Math.min(STRAIGHT_BYTES, this.#transferLimit);
+    if (straight) this.#sendStraight(start, sectors);
+    else {
+      sectors = this.#sendCopied(start, sectors, count);
+      if (sectors === 0) return false;
     }
-    return 1;
+    this.#reached = start + sectors;
+    this.#wrote = true;
+    // The last block may have more, behind a gap.
+    while (this.#next < blocks.length && blocks[this.#next] * BLOCK_SECTORS < start + sectors && this.#sendable(blocks[this.#next]) === 0) this.#next++;
+    return true;
   }
 
-  /** Writes sectors straight from their frames; `frame` is that of the first sector's block. */
-  #write(start: number, sectors: number, frame: number, keep: boolean): void {
+  /** Nobody can store into the frame, and nothing else is to be written of it. */
+  #isQuiet(block: number, frame: number): boolean {
+    return !this.#frames.isBusy(frame) && this.#frames.writers[frame] === 0 && this.#copies?.get(block) === undefined;
+  }
+
+  #sendStraight(start: number, sectors: number): void {
     const frames = this.#frames;
-    const within = start % BLOCK_SECTORS;
-    this.#outstanding++;
-    this.onWriting((start + sectors) * SECTOR_BYTES);
-    this.#manager.write(start, sectors, frames.slabOf(frame), frames.offsetOf(frame) + within * SECTOR_BYTES, this.#owner(undefined));
-    this.#took(start, sectors, keep);
+    const frame = this.#dirty.get(Math.floor(start / BLOCK_SECTORS)) as number;
+    this.#launch(start, sectors, frames.slabOf(frame), frames.offsetOf(frame) + (start % BLOCK_SECTORS) * SECTOR_BYTES, -1);
+    // Busy by now, so that it does not become anybody else's for being clean.
+    this.#took(start, sectors);
+  }
+
+  /** Answers with how many sectors it sent: 0 if there is no memory to copy to. */
+  #sendCopied(start: number, wanted: number, count: number): number {
+    const frames = this.#frames;
+    const staging = this.#staging;
+    const place = staging.take(count);
+    if (place < 0) return 0;
+    const { got } = staging;
+    const first = Math.floor(start / BLOCK_SECTORS);
+    const sectors = Math.min(wanted, (first + got) * BLOCK_SECTORS - start);
+    for (let i = 0; i < got; i++) {
+      const block = first + i;
+      const frame = this.#dirty.get(block) as number;
+      const copy = this.#copies?.get(block);
+      const from = Math.max(0, start - block * BLOCK_SECTORS) * SECTOR_BYTES;
+      const to = Math.min(BLOCK_SECTORS, start + sectors - block * BLOCK_SECTORS) * SECTOR_BYTES;
+      const bytes = copy === undefined ? frames.bytesOf(frame) : copy.bytes;
+      staging.bytes.set(bytes.subarray(from, to), (place + i) * BLOCK_BYTES + from);
+      // Stays until its write ended: a read of it has to find it here.
+      frames.pinFrame(frame);
+    }
+    this.#took(start, sectors);
+    this.#launch(start, sectors, staging.index, place * BLOCK_BYTES + (start % BLOCK_SECTORS) * SECTOR_BYTES, place, got);
+    return sectors;
   }
 
   /** The sectors are on their way: not dirty any more unless the write fails or they change again. */
-  #took(start: number, sectors: number, keep: boolean): void {
+  #took(start: number, sectors: number): void {
     const frames = this.#frames;
     const end = start + sectors;
     for (let block = Math.floor(start / BLOCK_SECTORS); block * BLOCK_SECTORS < end; block++) {
-      this.#tookBlock(block, frames.find(block), maskOf(block, start, end), 0, keep);
+      const mask = maskOf(block, start, end);
+      const copy = this.#copies?.get(block);
+      const frame = frames.find(block);
+      // What was marked after the copy was made stays dirty; what became clean since then was written as it was, or is gone.
+      if (copy !== undefined) copy.mask &= ~mask;
+      if (this.#keep && !this.#gone && !this.#held.has(block)) {
+        frames.pinFrame(frame);
+        this.#held.add(block);
+      }
+      frames.markClean(frame, mask & ~(copy?.later ?? 0));
+      if (frames.dirty[frame] === 0) this.#dirty.delete(block);
+      this.#unsynced.set(block, (this.#unsynced.get(block) ?? 0) | mask);
     }
   }
 
-  /** `stay`: sectors that stay dirty, because they changed after what is being written. */
-  #tookBlock(block: number, frame: number, mask: number, stay: number, keep: boolean): void {
-    const frames = this.#frames;
-    frames.markClean(frame, mask & ~stay);
-    if (frames.dirty[frame] === 0) this.#dirty.delete(block);
-    this.#unsynced.set(block, (this.#unsynced.get(block) ?? 0) | mask);
-    if (keep && !this.#gone && !this.#held.has(block)) {
-      frames.pinFrame(frame);
-      this.#held.add(block);
-    }
-  }
-
-  /** An operation is on the block: writes it when that ended. It stays dirty, and so in memory, until then. */
-  #sendLater(block: number, keep: boolean, copies: BlockCopies | undefined): void {
+  /** An operation is on the sectors: writes them when that ended. They stay dirty, and so in memory, until then. */
+  #sendLater(block: number): void {
     this.#outstanding++;
+    this.#later++;
+    this.#wrote = true;
     this.#manager.afterOperations(block * BLOCK_SECTORS, (block + 1) * BLOCK_SECTORS, () => {
-      if (this.#dirty.has(block)) this.#send([block], 0, keep, copies);
+      this.#later--;
+      if (!this.#gone) {
+        this.#blocks.splice(this.#next, 0, block);
+        this.#reached = block * BLOCK_SECTORS;
+      }
       this.#release();
     });
   }
 
-  #sendCopy(copy: { block: number; mask: number; bytes: Uint8Array }, keep: boolean): void {
-    const frames = this.#frames;
-    const scratch = frames.takeScratch();
-    if (scratch < 0) {
-      this.#copies.push(copy);
-      return;
-    }
-    frames.bytesOf(scratch).set(copy.bytes);
-    let left = 0;
-    for (let at = lowestBit(copy.mask); at < BLOCK_SECTORS; ) {
-      const end = firstGap(copy.mask, at);
-      left++;
-      this.#outstanding++;
-      const start = copy.block * BLOCK_SECTORS + at;
-      this.onWriting((copy.block * BLOCK_SECTORS + end) * SECTOR_BYTES);
-      this.#manager.write(
-        start,
-        end - at,
-        frames.slabOf(scratch),
-        frames.offsetOf(scratch) + at * SECTOR_BYTES,
-        this.#owner(() => {
-          if (--left !== 0) return;
-          frames.giveScratch(scratch);
-          const next = this.#copies.shift();
-          if (next !== undefined) this.#sendCopy(next, keep);
-        }),
-      );
-      at = end;
-      while (at < BLOCK_SECTORS && (copy.mask & (1 << at)) === 0) at++;
-    }
-    frames.unpin(copy.block);
-    this.#release();
-  }
-
-  /** One write's ends: it may be split into several. */
-  #owner(afterwards: (() => void) | undefined): OperationOwner {
+  /** `place` and `count`: of the staging memory that it is written from, -1 if it is the frames'. */
+  #launch(start: number, sectors: number, slab: number, offset: number, place: number, count = 0): void {
+    const bytes = sectors * SECTOR_BYTES;
+    const flags = place < 0 ? 0 : WRITE_STAGED;
+    const { durable } = this;
+    this.#outstanding++;
+    this.#flying++;
+    this.#flyingBytes += bytes;
+    // One write's ends: it may be split into several.
     let pending = 1;
-    return {
+    const owner: OperationOwner = {
       operationSplit: () => {
         pending++;
       },
-      operationEnded: (start, sectors, result, error) => {
-        if (result < 0) this.#failed(start, sectors, result, error);
-        else this.onWritten(start, sectors);
+      operationEnded: (at, length, result, error) => {
+        if (durable && (result === EOPNOTSUPP || result === EINVAL) && !this.#refused) this.#refused = true;
+        if (durable && (result === EOPNOTSUPP || result === EINVAL) && this.durable) {
+          // Without: a sync follows.
+          this.durable = false;
+          this.#manager.write(at, length, slab, offset + (at - start) * SECTOR_BYTES, owner, flags);
+          return;
+        }
+        if (result < 0) this.#failed(at, length, result, error);
+        else this.onWritten(at, length, this.durable);
         if (--pending !== 0) return;
-        afterwards?.();
+        if (place >= 0) {
+          this.#staging.give(place, count);
+          const first = Math.floor(start / BLOCK_SECTORS);
+          for (let i = 0; i < count; i++) this.#frames.unpin(first + i);
+        }
+        this.#flying--;
+        this.#flyingBytes -= bytes;
         this.#release();
+        this.onEnded();
       },
     };
+    this.onWriting((start + sectors) * SECTOR_BYTES);
+    this.#manager.write(start, sectors, slab, offset, owner, durable ? flags | WRITE_DURABLE : flags);
   }
 
   #failed(start: number, sectors: number, result: number, error?: Error): void {
@@ -429,10 +615,8 @@ export class WriteBack {
       this.#dirty.set(block, frame);
       this.#lost.set(block, (this.#lost.get(block) ?? 0) | mask);
       if (unsynced !== 0) this.#unsynced.set(block, unsynced);
-      else {
-        this.#unsynced.delete(block);
-        if (this.#held.delete(block)) this.#frames.unpinFrame(frame);
-      }
+      else this.#unsynced.delete(block);
+      if (unsynced === 0 && (this.#syncing.get(block) ?? 0) === 0 && this.#held.delete(block)) this.#frames.unpinFrame(frame);
     }
     const offset = start * SECTOR_BYTES;
     const length = sectors * SECTOR_BYTES;
@@ -456,11 +640,16 @@ export class WriteBack {
   }
 
   #release(): void {
+    this.#pump();
     if (--this.#outstanding !== 0) return;
+    if (this.#next < this.#blocks.length) throw assertionError('a run that ended has blocks left');
     this.#running = false;
+    this.#blocks = [];
+    this.#copies = undefined;
     const done = this.#done;
     this.#done = [];
     for (const tell of done) tell();
+    this.onEnded();
   }
 }
 

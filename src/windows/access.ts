@@ -69,11 +69,14 @@ export interface Access extends WindowOwner {
   /** Takes the bytes at once, if nothing has to be waited for. */
   tryStore(source: Uint8Array, offset: number): boolean;
   store(source: Uint8Array, offset: number, settle: (error: Error | undefined) => void): StoreMutation;
-  flush(settle: (error: Error | undefined) => void): Mutation;
+  /** Is over as a mutation as soon as its turn comes; `settle` is called once everything accepted before is durable, or not to be made so. `urgent`: a blocking call waits for it. */
+  flush(settle: (error: Error | undefined) => void, urgent: boolean): Mutation;
+  /** Calls `go` once every flush that was accepted is answered, perhaps within this call. */
+  whenFlushed(go: () => void): void;
   resize(size: number, settle: (error: Error | undefined) => void): Mutation;
   allocate(offset: number, length: number, settle: (error: Error | undefined) => void): Mutation;
   discard(offset: number, length: number, settle: (error: Error | undefined) => void): Mutation;
-  /** There is something that a flush would have to make durable. */
+  /** There is something that a flush would have to make durable, or a flush that is not over. */
   readonly unflushed: boolean;
   /** Counts calls of `markDirty`. */
   readonly marks: number;

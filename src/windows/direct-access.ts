@@ -9,6 +9,7 @@ import { SectorwiseError } from '../errors.js';
 import type { Feature } from '../io/engine.js';
 import { ABSENT, ALL_SECTORS, BLOCK_BYTES, sectorMask } from '../memory/block-store.js';
 import { type FrameCache, RESERVED_FRAMES } from '../memory/frame-cache.js';
+import type { Staging } from '../memory/staging.js';
 import type { Mutation, MutationQueue } from '../requests/mutation-queue.js';
 import type { Caller, RequestManager } from '../requests/request-manager.js';
 import type { Loss, Range } from '../requests/write-back.js';
@@ -29,6 +30,10 @@ export interface DirectAccessOptions {
   /** Bytes that a write begins and ends on. */
   writeAlignment: number;
   transferLimit: number;
+  /** Memory that writes go out from. */
+  staging: Staging;
+  /** Operations that the device takes at once. */
+  depth: number;
   onInvalidate: (from: number, length: number) => void;
 }
 
@@ -39,6 +44,7 @@ export class DirectAccess implements Access {
   readonly pieceBytes: number;
   readonly aheadPieceBytes: number;
   readonly #frames: FrameCache;
+  readonly #staging: Staging;
   readonly #writes: DirectWrites;
   marks = 0;
   #gatheredBytes = 0;
@@ -48,6 +54,7 @@ export class DirectAccess implements Access {
     this.ground = options.ground;
     this.manager = options.manager;
     this.#frames = options.frames;
+    this.#staging = options.staging;
     this.pieceBytes = Math.max(1, Math.min(PIECE_BLOCKS_MAX, options.frames.frames >>> 2, options.manager.blocksMax)) * BLOCK_BYTES;
     this.aheadPieceBytes = this.pieceBytes;
     this.#writes = new DirectWrites(options, this.pieceBytes);
@@ -64,7 +71,10 @@ export class DirectAccess implements Access {
     if (within + length <= BLOCK_BYTES) {
       const frame = this.#frames.tryPin(first, writable ? ALL_SECTORS : sectorMask(within, within + length), writable);
       if (frame < 0) return undefined;
-      if (writable) this.#frames.writers[frame]++;
+      if (writable) {
+        this.#frames.writers[frame]++;
+        this.#writes.opened(first, 1);
+      }
       this.ground.windowMade();
       return new FileWindow(this, offset, length, writable, frame, this.ground.generation, undefined, undefined);
     }
@@ -248,6 +258,7 @@ export class DirectAccess implements Access {
     this.ground.windowDropped();
     if (window.length === 0 || this.ground.closed) return;
     const frames = this.#frames;
+    if (window.writable) this.#writes.dropped();
     if (window.scattered !== undefined) {
       for (const frame of window.scattered) frames.unpinFrame(frame);
     } else {
@@ -274,8 +285,12 @@ export class DirectAccess implements Access {
     return this.#writes.store(source, offset, settle);
   }
 
-  flush(settle: (error: Error | undefined) => void): Mutation {
-    return this.#writes.flush(settle);
+  flush(settle: (error: Error | undefined) => void, urgent: boolean): Mutation {
+    return this.#writes.flush(settle, urgent);
+  }
+
+  whenFlushed(go: () => void): void {
+    this.#writes.whenFlushed(go);
   }
 
   resize(size: number, settle: (error: Error | undefined) => void): Mutation {
@@ -322,7 +337,7 @@ export class DirectAccess implements Access {
     const look = (frame: number): void => {
       if (this.#frames.valid[frame] !== 0) counts.cached++;
       if (this.#frames.dirty[frame] !== 0) counts.dirty++;
-      if (this.#frames.isWriting(frame)) counts.writeback++;
+      if (this.#writes.isWriting(this.#frames.blockOf[frame])) counts.writeback++;
     };
     if (pages > this.#frames.frames) this.#frames.forEachIn(first, first + pages, look);
     else {
@@ -361,6 +376,7 @@ export class DirectAccess implements Access {
   close(): void {
     this.ground.close();
     this.#frames.close();
+    this.#staging.close();
   }
 
   /** The blocks are pinned; makes the window over them. */
@@ -394,6 +410,7 @@ export class DirectAccess implements Access {
         this.#writes.moved(first, count, place);
       }
       for (let i = 0; i < count; i++) frames.writers[place + i]++;
+      this.#writes.opened(first, count);
     }
     this.ground.windowMade();
     return new FileWindow(this, offset, length, writable, place, this.ground.generation, scattered, undefined);

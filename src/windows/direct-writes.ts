@@ -1,11 +1,16 @@
 /**
  * Direct mode: what changes a file. Bytes are copied into frames when a write is accepted, and go to the device with the next flush (or before, when dirty
- * frames fill half of the cache).
+ * frames fill a quarter of the cache; writes wait for that when they fill half of it).
  *
  *   write ──copy──> frames (dirty) ──flush──> device ──truncate to the logical size──> sync
+ *                                       └──> one durable write, where that is all
+ *
+ * A flush takes its place among the changes, and is over there at once: what it makes durable is fixed when its round begins (`requests/group-commit.ts`), and writes go on meanwhile. Only what must not
+ * have a round beside it (a resize, an allocation, a hole) waits for the round, and the changes behind it with it.
  *
  * Guarantees: a sector that a write covers only in part is read before (once), unless nothing of the file was in it; bytes under a
- * device write do not change; the file never keeps padding past a flush; nothing is forgotten because a write of it failed.
+ * device write do not change; the file never keeps padding past a flush; nothing is forgotten because a write of it failed; write-back that failed in the background is tried again by the next flush, or
+ * once as much again is dirty, never over and over.
  * Leaves to others: order among changes (`mutation-queue.ts`), the writing itself (`write-back.ts`).
  */
 import { systemError } from '../errors.js';
@@ -13,6 +18,7 @@ import { OP_ALLOCATE, OP_DISCARD, OP_SYNC, OP_TRUNCATE } from '../io/engine.js';
 import { ABSENT, ALL_SECTORS, BLOCK_BYTES, BLOCK_SECTORS, HELD, SECTOR_BYTES } from '../memory/block-store.js';
 import type { FrameCache } from '../memory/frame-cache.js';
 import { CAUSE_TRUNCATE, causeError } from '../memory/validity.js';
+import { GroupCommit } from '../requests/group-commit.js';
 import type { Mutation } from '../requests/mutation-queue.js';
 import type { Caller, RequestManager } from '../requests/request-manager.js';
 import { type BlockCopies, type BlockCopy, type Loss, type Range, WriteBack } from '../requests/write-back.js';
@@ -24,6 +30,10 @@ import type { Ground } from './ground.js';
 
 /** Share of the cache that may be dirty before writes wait for write-back. */
 const DIRTY_SHARE = 0.5;
+/** Share of the cache from which on dirty frames are written in the background: early enough that a steady writer never waits, late enough that a page that changes often is written once. */
+const BEHIND_SHARE = 0.25;
+/** Share of the cache that may be dirty or kept for a sync before writes wait for it: the rest is for reading. */
+const OCCUPIED_SHARE = 0.75;
 
 export class DirectWrites {
   readonly #ground: Ground;
@@ -35,10 +45,21 @@ export class DirectWrites {
   readonly #unitSectors: number;
   readonly #pieceBytes: number;
   readonly #dirtyMax: number;
+  readonly #occupiedMax: number;
+  readonly #behindStep: number;
+  /** Dirty frames from which on they are written in the background. */
+  #behindFrom: number;
   readonly #onInvalidate: (from: number, length: number) => void;
   readonly #hasWaiting: () => boolean;
-  /** The device has to be asked to make something durable; true at first, for what others wrote before. */
+  readonly #group = new GroupCommit((take, end) => this.#round(take, end));
+  /** Writable windows that are held. */
+  #writable = 0;
+  /** Flushes that wait for their turn among the changes. */
+  #queued = 0;
+  /** The device has something that is not durable, or may have; true at first, for what others wrote before. */
   #unsynced = true;
+  /** Copies for the flushes that wait for the next round. */
+  #joined: Map<number, BlockCopy> | undefined;
   /** Copies that flushes further back in the queue will write: writes accepted before them still go in. */
   readonly #copies = new Set<Map<number, BlockCopy>>();
   /** The oldest copy of a block: what a flush found may not reach the device as something that was never marked. */
@@ -59,8 +80,10 @@ export class DirectWrites {
   #sizeUnsure = false;
   /** Up to where given-up losses leave it open whether the file has something on the medium: what changes the size next is about that too. */
   #givenUpEnd = 0;
-  /** A flush, a cut or a hole is under way: no write-back may begin beside it. */
+  /** A cut or a hole is under way, or a flush is about to sync: no write-back may begin beside it. */
   #alone = false;
+  /** A store that waits until fewer frames are dirty. */
+  #thirsty: (() => void) | undefined;
   /** The device is gone: how operations end says nothing any more. */
   #lost = false;
 
@@ -71,18 +94,23 @@ export class DirectWrites {
     this.#kind = options.kind;
     this.#unitSectors = Math.max(1, options.writeAlignment / SECTOR_BYTES);
     this.#pieceBytes = pieceBytes;
-    this.#dirtyMax = Math.max(1, Math.floor(options.frames.frames * DIRTY_SHARE));
+    const { frames } = options.frames;
+    this.#dirtyMax = Math.max(1, Math.floor(frames * DIRTY_SHARE));
+    this.#occupiedMax = Math.max(1, Math.floor(frames * OCCUPIED_SHARE));
+    this.#behindStep = Math.max(1, Math.floor(frames * BEHIND_SHARE));
+    this.#behindFrom = this.#behindStep;
     this.#onInvalidate = options.onInvalidate;
     this.#hasWaiting = () => options.mutations.length > 0;
-    this.#back = new WriteBack(options.frames, options.manager, options.ground.path, options.transferLimit);
+    this.#back = new WriteBack(options.frames, options.staging, options.manager, options.ground.path, options.transferLimit, options.depth);
+    this.#back.onEnded = () => this.#quench();
     this.#back.onWriting = (end) => {
       // Padding behind the logical end is on the device until the flush cuts it off, and is not growth by somebody else.
       if (end > this.#ground.committed) this.#ground.committed = end;
     };
     this.#ground.certain = this.#ground.committed;
-    this.#back.onWritten = (start, sectors) => {
+    this.#back.onWritten = (start, sectors, durable) => {
       const end = (start + sectors) * SECTOR_BYTES;
-      this.#unsynced = true;
+      if (!durable) this.#unsynced = true;
       this.#ground.reached(end);
       if (end > this.#ground.logical) this.#padded = end;
       if (end > this.#ground.fallen) this.#noteWritten(start, start + sectors);
@@ -90,14 +118,51 @@ export class DirectWrites {
   }
 
   get unflushed(): boolean {
+    return this.#isUnflushed || this.#group.busy;
+  }
+
+  get #isUnflushed(): boolean {
     return this.#unsynced || this.#frames.dirtyCount > 0 || this.#back.losses.length > 0;
+  }
+
+  /** Calls `go` once every flush that was accepted is answered. */
+  whenFlushed(go: () => void): void {
+    this.#group.whenIdle(go);
+  }
+
+  isWriting(block: number): boolean {
+    return this.#back.isWriting(block);
   }
 
   /** The request manager lacks frames: starts writing dirty ones, unless that was tried and failed. */
   pressure(): boolean {
     if (this.#back.running || this.#alone) return true;
-    if (!this.#back.hopeful) return false;
-    return this.#back.run(false, this.#waitingCopies, () => this.#manager.schedule());
+    if (this.#back.hopeful && this.#back.run({ copies: this.#waitingCopies }, () => this.#manager.schedule())) return true;
+    // A sync that is under way lets go of what is kept for it.
+    this.#group.hurry();
+    return this.#group.active;
+  }
+
+  /** Many frames are dirty: they are written while nobody waits for it. Of a file whose end lies within a unit not the last block: it is written padded, and that only a flush makes good. */
+  #writeBehind(): void {
+    if (this.#back.running || this.#alone || this.#lost) return;
+    const { logical } = this.#ground;
+    const before = this.#kind === 'file' && logical % (this.#unitSectors * SECTOR_BYTES) !== 0 ? Math.floor(logical / BLOCK_BYTES) : Number.POSITIVE_INFINITY;
+    this.#back.run({ copies: this.#waitingCopies, before }, () => {
+      this.#behindFrom = this.#back.failed ? this.#frames.dirtyCount + this.#behindStep : this.#behindStep;
+      this.#manager.schedule();
+    });
+  }
+
+  #quench(): void {
+    const thirsty = this.#thirsty;
+    if (thirsty === undefined || (this.#isFull && (this.#back.running || this.#alone))) return;
+    this.#thirsty = undefined;
+    thirsty();
+  }
+
+  get #isFull(): boolean {
+    return this.#frames.dirtyCount >= this.#dirtyMax;
   }
 
   get losses(): readonly Loss[] {
@@ -109,6 +174,8 @@ export class DirectWrites {
     this.#lost = true;
     this.#back.loseAll(error, pending);
     this.#copies.clear();
+    this.#thirsty = undefined;
+    this.#group.fail(undefined);
   }
 
   /**
@@ -224,14 +291,14 @@ export class DirectWrites {
       }
       at = (block + 1) * BLOCK_BYTES;
     }
-    this.#unsynced = true;
+    if (this.#frames.dirtyCount >= this.#behindFrom) this.#writeBehind();
   }
 
   // Write
 
   tryStore(source: Uint8Array, offset: number): boolean {
     const length = source.length;
-    if (length > this.#pieceBytes || this.#frames.dirtyCount >= this.#dirtyMax) return false;
+    if (length > this.#pieceBytes || this.#isFull || this.#frames.dirtyCount + this.#back.heldCount >= this.#occupiedMax) return false;
     const frames = this.#frames;
     const first = Math.floor(offset / BLOCK_BYTES);
     const count = blocksOver(offset, length);
@@ -274,11 +341,10 @@ export class DirectWrites {
         finish?.();
         return;
       }
-      if (!relieved && this.#frames.dirtyCount >= this.#dirtyMax && this.#back.hopeful) {
+      if (!relieved) {
         // Once for each piece: there may be nothing that can be written now.
         relieved = true;
-        this.#back.run(false, this.#waitingCopies, step);
-        return;
+        if (this.#relieve(step)) return;
       }
       const at = offset + taken;
       const piece = source.subarray(taken, taken + Math.min(length - taken, this.#pieceBytes - (at % BLOCK_BYTES)));
@@ -328,6 +394,20 @@ export class DirectWrites {
         return true;
       },
     };
+  }
+
+  /** Too much is dirty, or kept for a sync: calls `go` once there is less of it. False if there is nothing to wait for. */
+  #relieve(go: () => void): boolean {
+    const held = this.#back.heldCount;
+    if (this.#isFull && (this.#back.hopeful || this.#back.running)) {
+      this.#thirsty = go;
+      // While a flush is about to sync, no write-back may begin; there will be an end of it.
+      if (!this.#back.running && !this.#alone) this.#back.run({ copies: this.#waitingCopies }, () => {});
+      return true;
+    }
+    if (held === 0 || this.#frames.dirtyCount + held < this.#occupiedMax) return false;
+    this.#thirsty = go;
+    return true;
   }
 
   /** Sectors of the block that must be read before bytes [offset, offset+length) can be stored: units covered in part that hold bytes of the file. */
@@ -382,7 +462,7 @@ export class DirectWrites {
       at += to - within;
     }
     if (end > this.#ground.logical) this.#ground.logical = end;
-    this.#unsynced = true;
+    if (frames.dirtyCount >= this.#behindFrom) this.#writeBehind();
   }
 
   /** A write that was accepted before the flush of this copy: it goes in. */
@@ -397,93 +477,176 @@ export class DirectWrites {
 
   // Flush
 
-  flush(settle: (error: Error | undefined) => void): Mutation {
-    // With the queue empty it begins within this call, and takes the bytes as they are then.
-    const copies = this.#hasWaiting() || this.#back.running ? this.#back.snapshot() : undefined;
+  flush(settle: (error: Error | undefined) => void, urgent: boolean): Mutation {
+    const waits = this.#hasWaiting() || this.#group.busy || this.#back.running || this.#alone;
+    // With nothing before it it begins within this call, and takes the bytes as they are then.
+    const now = urgent || (this.#writable > 0 && !waits);
+    this.#queued++;
+    const copies = this.#copies.size > 0 || (waits && this.#writable > 0) ? this.#back.snapshot(this.#waitingCopies) : undefined;
     if (copies !== undefined && copies.size > 0) this.#copies.add(copies);
     return {
       from: 0,
       to: 0,
       sizeAfter: (size) => size,
-      start: (done) =>
-        this.#beginAlone(done, (end) => {
-          const written = (): void => {
-            if (copies !== undefined) this.#copies.delete(copies);
-          };
-          if (!this.unflushed) {
-            written();
-            end();
-            return;
-          }
-          this.#back.run(true, this.#waitingCopies, () => {
-            written();
-            this.#fitSize(end);
-          });
-        }),
-      settle,
+      start: (done) => {
+        if (copies !== undefined) this.#join(copies);
+        this.#group.join(settle, now);
+        done();
+      },
+      settle: (error) => {
+        this.#queued--;
+        // It never began: the file is gone.
+        if (error !== undefined) settle(error);
+      },
     };
   }
 
-  /** Runs what must not have a write-back beside it: its writes would be durable or not, cut off or not, by chance. */
-  #beginAlone(done: (error?: Error) => void, begin: (end: (error?: Error) => void) => void): void {
-    this.#alone = true;
-    this.#back.whenFree(() =>
-      begin((error) => {
-        this.#alone = false;
-        done(error);
-      }),
-    );
+  /** A writable window was made over the blocks: what flushes that were called before have to write of them is copied, as nothing that is stored now and never marked may go with it. */
+  opened(first: number, count: number): void {
+    this.#writable++;
+    if (this.#queued === 0 && !this.#group.waiting && !(this.#group.active && this.#back.running)) return;
+    const frames = this.#frames;
+    for (let block = first; block < first + count; block++) {
+      const frame = frames.find(block);
+      if (frames.dirty[frame] === 0 || this.#waitingCopies.get(block) !== undefined) continue;
+      this.#joined ??= new Map();
+      this.#copies.add(this.#joined);
+      this.#joined.set(block, { bytes: frames.bytesOf(frame).slice(), mask: frames.dirty[frame], later: 0 });
+    }
   }
 
-  #fitSize(done: (error?: Error) => void): void {
-    if (this.#lost) {
-      done();
+  /** A writable window has no reference any more. */
+  dropped(): void {
+    this.#writable--;
+  }
+
+  /** The copies are of a flush that will be in the next round. Of what two flushes of one round found, the later is written. */
+  #join(copies: Map<number, BlockCopy>): void {
+    const joined = this.#joined;
+    if (joined === undefined) {
+      this.#joined = copies;
+      this.#copies.add(copies);
       return;
     }
-    const { logical, committed, path } = this.#ground;
-    if (this.#kind === 'block-device' || (logical === committed && !this.#sizeUnsure)) {
-      this.#sync(done);
-      return;
-    }
-    // Not beside a read of the last block, which would see the padding or not.
-    this.#manager.exclude(Math.floor(Math.min(logical, committed) / BLOCK_BYTES) * BLOCK_SECTORS, LAST_SECTOR, () => {
-      this.#ground.sizing = true;
-      control(this.#manager, { opcode: OP_TRUNCATE, position: logical, length: 0 }, (result) => {
-        this.#ground.sizing = false;
-        this.#manager.readmit();
-        if (result < 0 && !this.#lost) {
-          this.#back.sizeFailed(systemError(result, 'ftruncate', { path }), logical);
-          done(flushFailed(path, this.#back.losses));
-          return;
+    this.#copies.delete(copies);
+    for (const [block, copy] of copies) joined.set(block, copy);
+  }
+
+  /** What the flushes that wait share. */
+  #round(take: () => void, end: (error?: Error) => void): void {
+    this.#back.whenFree(() => {
+      if (this.#lost) return;
+      take();
+      const copies = this.#copiesOfRound();
+      const finish = (error?: Error): void => {
+        this.#alone = false;
+        end(error);
+        this.#quench();
+        this.#manager.schedule();
+      };
+      if (!this.#isUnflushed) {
+        this.#copies.delete(copies);
+        finish();
+        return;
+      }
+      this.#alone = true;
+      this.#behindFrom = this.#behindStep;
+      const { logical, committed } = this.#ground;
+      let size = logical;
+      const fits = this.#kind === 'block-device' || (!this.#sizeUnsure && Math.max(committed, this.#back.dirtyEnd) === logical);
+      const options = {
+        keep: true,
+        copies: this.#waitingCopies,
+        durable: fits && !this.#unsynced,
+        taken: () => {
+          size = this.#ground.logical;
+        },
+      };
+      this.#back.run(options, () => {
+        this.#copies.delete(copies);
+        if (this.#lost) return;
+        if (!this.#back.durable) this.#fitSize(size, finish);
+        else {
+          this.#back.syncBegins();
+          this.#back.synced();
+          finish(this.#back.losses.length > 0 ? flushFailed(this.#ground.path, this.#back.losses) : undefined);
         }
-        this.#ground.sized(logical);
-        if (logical <= this.#ground.fallen) this.#writtenSince.clear();
-        this.#sizeUnsure = false;
-        this.#sync(done);
       });
     });
   }
 
-  #sync(done: (error?: Error) => void): void {
-    const { logical, path } = this.#ground;
+  /** What the round writes of frames that somebody may store into, instead of what they hold by the time that it comes to them. */
+  #copiesOfRound(): Map<number, BlockCopy> {
+    const copies = this.#joined ?? new Map<number, BlockCopy>();
+    this.#joined = undefined;
+    if (this.#writable === 0) return copies;
+    this.#copies.add(copies);
+    // What a flush further back found is older than what is there now, and was marked.
+    for (const [block, copy] of this.#back.snapshot()) if (this.#waitingCopies.get(block) === undefined) copies.set(block, copy);
+    return copies;
+  }
+
+  /** Runs what must not have a flush or a write-back beside it: its writes would be durable or not, cut off or not, by chance. */
+  #beginAlone(done: (error?: Error) => void, begin: (end: (error?: Error) => void) => void): void {
+    this.#group.whenIdle(() => {
+      if (this.#lost) return;
+      this.#alone = true;
+      this.#back.whenFree(() =>
+        begin((error) => {
+          this.#alone = false;
+          done(error);
+          this.#quench();
+        }),
+      );
+    });
+  }
+
+  /** The file ended at `size` when what the round wrote was fixed. */
+  #fitSize(size: number, done: (error?: Error) => void): void {
+    const { path, committed } = this.#ground;
+    if (this.#kind === 'block-device' || (size === committed && !this.#sizeUnsure)) {
+      this.#sync(size, done);
+      return;
+    }
+    // Not beside a read of the last block, which would see the padding or not.
+    this.#manager.exclude(Math.floor(Math.min(size, committed) / BLOCK_BYTES) * BLOCK_SECTORS, LAST_SECTOR, () => {
+      this.#ground.sizing = true;
+      control(this.#manager, { opcode: OP_TRUNCATE, position: size, length: 0 }, (result) => {
+        this.#ground.sizing = false;
+        this.#manager.readmit();
+        if (this.#lost) return;
+        if (result < 0) {
+          this.#back.sizeFailed(systemError(result, 'ftruncate', { path }), size);
+          done(flushFailed(path, this.#back.losses));
+          return;
+        }
+        this.#ground.sized(size);
+        if (size <= this.#ground.fallen) this.#writtenSince.clear();
+        this.#sizeUnsure = false;
+        this.#sync(size, done);
+      });
+    });
+  }
+
+  #sync(size: number, done: (error?: Error) => void): void {
     this.#unsynced = false;
+    this.#back.syncBegins();
     control(this.#manager, { opcode: OP_SYNC, position: 0, length: 0 }, (result) => {
-      if (this.#lost) {
-        // Every range that was not durable was named when it was lost.
-      } else if (result < 0) {
+      // Every range that was not durable was named when the device was lost.
+      if (this.#lost) return;
+      if (result < 0) {
         this.#unsynced = true;
-        this.#back.syncFailed(result, logical);
+        this.#back.syncFailed(result, size);
       } else {
         this.#back.synced();
         this.#givenUpEnd = 0;
       }
-      if (this.#back.losses.length > 0) {
-        this.#unsynced = true;
-        done(flushFailed(path, this.#back.losses));
-      } else {
-        done();
-      }
+      if (this.#back.losses.length > 0) this.#unsynced = true;
+      done(this.#back.losses.length > 0 ? flushFailed(this.#ground.path, this.#back.losses) : undefined);
     });
+    // What is written from here on is for the next one.
+    this.#alone = false;
+    this.#quench();
   }
 
   // Size and space

@@ -21,6 +21,7 @@ import type { PageHold } from '../memory/page-locks.js';
 import { PageCounter } from '../memory/residency.js';
 import { createSlab } from '../memory/slab.js';
 import { CAUSE_FAULT, CAUSE_NONE, CAUSE_TRUNCATE, causeError, validity } from '../memory/validity.js';
+import { GroupCommit } from '../requests/group-commit.js';
 import type { Mutation } from '../requests/mutation-queue.js';
 import type { Caller, RequestManager } from '../requests/request-manager.js';
 import type { Loss, Range } from '../requests/write-back.js';
@@ -89,6 +90,7 @@ export class MappedAccess implements Access {
   /** A view of the private mapping was handed out: JavaScript may have stored into it. */
   #exposed = false;
   marks = 0;
+  readonly #group = new GroupCommit((take, end) => this.#sync(take, end));
   /** A flush has to reach the device; true at first, for what others wrote before. */
   #unsynced = true;
   /** Changes of our own, counted. */
@@ -306,6 +308,10 @@ export class MappedAccess implements Access {
   // Changes
 
   get unflushed(): boolean {
+    return this.#isUnflushed || this.#group.busy;
+  }
+
+  get #isUnflushed(): boolean {
     return this.#unsynced || this.#losses.length > 0;
   }
 
@@ -363,30 +369,45 @@ export class MappedAccess implements Access {
     });
   }
 
-  flush(settle: (error: Error | undefined) => void): Mutation {
+  flush(settle: (error: Error | undefined) => void, urgent: boolean): Mutation {
     return {
       from: 0,
       to: 0,
       sizeAfter: (size) => size,
       start: (done) => {
-        if (!this.unflushed) {
-          done();
-          return;
-        }
-        this.#unsynced = false;
-        const changes = this.#changes;
-        control(this.manager, { opcode: OP_SYNC, position: 0, length: 0 }, (result) => {
-          if (result >= 0) this.#durable = changes;
-          else if (!this.#gone) {
-            this.#unsynced = true;
-            const error = systemError(result, 'fdatasync', { path: this.path });
-            if (this.#losses.length === 0) this.#losses.push({ offset: 0, length: this.ground.logical, error });
-          }
-          done(this.#losses.length > 0 ? flushFailed(this.path, this.#losses) : undefined);
-        });
+        this.#group.join(settle, urgent);
+        done();
       },
-      settle,
+      settle: (error) => {
+        // It never began: the file is gone.
+        if (error !== undefined) settle(error);
+      },
     };
+  }
+
+  /** What the flushes that wait share: one sync. Changes go on beside it, and are for the next. */
+  #sync(take: () => void, end: (error?: Error) => void): void {
+    take();
+    if (!this.#isUnflushed) {
+      end();
+      return;
+    }
+    this.#unsynced = false;
+    const changes = this.#changes;
+    control(this.manager, { opcode: OP_SYNC, position: 0, length: 0 }, (result) => {
+      if (this.#gone) return;
+      if (result >= 0) this.#durable = changes;
+      else {
+        this.#unsynced = true;
+        const error = systemError(result, 'fdatasync', { path: this.path });
+        if (this.#losses.length === 0) this.#losses.push({ offset: 0, length: this.ground.logical, error });
+      }
+      end(this.#losses.length > 0 ? flushFailed(this.path, this.#losses) : undefined);
+    });
+  }
+
+  whenFlushed(go: () => void): void {
+    this.#group.whenIdle(go);
   }
 
   acknowledge(): Loss[] {
@@ -588,6 +609,7 @@ export class MappedAccess implements Access {
     // The kernel does not say which pages were not written yet.
     if ((this.#changes > this.#durable || pending.length > 0) && this.#losses.length === 0)
       this.#losses.push({ offset: 0, length: this.ground.logical, error });
+    this.#group.fail(undefined);
     this.#mapping.close(cause);
     this.#shared?.close(cause);
   }

@@ -153,6 +153,30 @@ describe.each<Caching>(['page-cache', 'direct'])('%s', (caching) => {
       same(readFileSync(path), model);
     });
 
+    it('goes on beside the writes of many callers, and each finds its bytes in the file when its own is over', async () => {
+      const file = await opening();
+      const writer = async (number: number): Promise<void> => {
+        for (let i = 0; i < 4; i++) {
+          const at = number * 20_000 + i * 1500 + 7;
+          const source = new Uint8Array(1500).fill(number * 4 + i);
+          model.set(source, at);
+          if (i % 2 === 0) await file.write(source, at);
+          else void file.write(source, at);
+          await file.flush();
+          same(readFileSync(path).subarray(at, at + 1500), source);
+        }
+      };
+      await Promise.all(Array.from({ length: 32 }, (_, number) => writer(number)));
+      same(readFileSync(path), model);
+      // Cut and made longer between flushes that nobody waits for.
+      const all = [file.flush(), file.resize(700_000), file.flush(), file.write(Buffer.from('after'), 700_000), file.flush(), file.flush()];
+      file.writeSync(Buffer.from('sync'), 0);
+      file.flushSync();
+      await Promise.all(all);
+      model.set(Buffer.from('sync'), 0);
+      same(readFileSync(path), Buffer.concat([model.subarray(0, 700_000), Buffer.from('after')]));
+    });
+
     it('takes marked bytes as they are when it is called', async () => {
       const file = await opening();
       using window = await file.window(8192, 4096, { writable: true });
