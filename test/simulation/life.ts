@@ -330,6 +330,7 @@ export class Life {
       [20, () => this.#write()],
       [7, () => this.#writableWindow()],
       [6, () => this.#flush()],
+      [2, () => this.#burst()],
       [3, () => this.#resize()],
       [2, () => this.#allocate()],
       [3, () => this.#discard()],
@@ -1185,6 +1186,23 @@ export class Life {
         this.#expectFlushError(error);
       },
     );
+  }
+
+  /** Several callers who each write and flush, all within one turn, and none of whom waits: what they ask for meets while rounds are under way. */
+  #burst(): void {
+    const before = new Set(this.#running);
+    for (let left = this.#world.random.between(2, 6); left > 0; left--) {
+      this.#write();
+      if (this.#world.random.chance(0.7)) this.#flush();
+    }
+    // More than the callers that frames are counted for.
+    const asked = [...this.#running].filter((running) => !before.has(running));
+    this.#several++;
+    const watch = async (): Promise<void> => {
+      while (asked.some((running) => this.#running.has(running))) await turn();
+      this.#several--;
+    };
+    void watch();
   }
 
   #flushSync(): void {
