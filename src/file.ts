@@ -866,7 +866,14 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
     const at = checkBytes('offset', offset);
     const [, asked] = this.#checkRange(at, length === undefined ? Math.max(0, this.size - at) : length);
     const bytes = this.#clip(at, asked);
-    return bytes === 0 ? [] : this.#parts.extents(at, bytes);
+    if (bytes === 0) return [];
+    try {
+      return await this.#parts.extents(at, bytes);
+    } catch (error) {
+      // A worker asks, and may come to it when the descriptor was given back.
+      if (this.#closing !== undefined) throw this.#closedError();
+      throw error;
+    }
   }
 
   // Close
