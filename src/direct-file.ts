@@ -99,6 +99,8 @@ export function directFile(options: DirectFileOptions): { file: OpenFile; manage
     transferLimit,
     staging,
     depth: engine.depth,
+    // FUSE hands O_DSYNC to a server that need not know it; fsync is a request of its own.
+    durableWrites: options.asyncTransfers !== true,
     onInvalidate: (from, length) => file?.invalidated('truncate', from, length),
   });
   file = new OpenFile({

@@ -32,6 +32,8 @@ export interface DirectAccessOptions {
   transferLimit: number;
   /** Memory that writes go out from. */
   staging: Staging;
+  /** A write that is to be durable by itself is: not so where a server is told, and may not listen. */
+  durableWrites: boolean;
   /** Operations that the device takes at once. */
   depth: number;
   onInvalidate: (from: number, length: number) => void;

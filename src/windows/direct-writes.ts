@@ -44,6 +44,7 @@ export class DirectWrites {
   /** Sectors of a unit: what is dirty together, because the device takes no less. */
   readonly #unitSectors: number;
   readonly #pieceBytes: number;
+  readonly #durableWrites: boolean;
   readonly #dirtyMax: number;
   readonly #occupiedMax: number;
   readonly #behindStep: number;
@@ -94,6 +95,7 @@ export class DirectWrites {
     this.#kind = options.kind;
     this.#unitSectors = Math.max(1, options.writeAlignment / SECTOR_BYTES);
     this.#pieceBytes = pieceBytes;
+    this.#durableWrites = options.durableWrites;
     const { frames } = options.frames;
     this.#dirtyMax = Math.max(1, Math.floor(frames * DIRTY_SHARE));
     this.#occupiedMax = Math.max(1, Math.floor(frames * OCCUPIED_SHARE));
@@ -405,7 +407,7 @@ export class DirectWrites {
       if (!this.#back.running && !this.#alone) this.#back.run({ copies: this.#waitingCopies }, () => {});
       return true;
     }
-    if (held === 0 || this.#frames.dirtyCount + held < this.#occupiedMax) return false;
+    if (!this.#group.active || held === 0 || this.#frames.dirtyCount + held < this.#occupiedMax) return false;
     this.#thirsty = go;
     return true;
   }
@@ -557,7 +559,7 @@ export class DirectWrites {
       const options = {
         keep: true,
         copies: this.#waitingCopies,
-        durable: fits && !this.#unsynced,
+        durable: this.#durableWrites && fits && !this.#unsynced,
         taken: () => {
           size = this.#ground.logical;
         },
