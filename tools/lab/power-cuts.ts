@@ -57,6 +57,7 @@ export async function powerCuts(session: Session, cuts: number, seed: number): P
   makeExt4(join(folder, 'cut-ext4.base'), 0, DISK_BYTES);
   const chance = generator(seed);
   const flushed: Record<string, number> = { device: 0, ext4: 0 };
+  const skipped = new Set<string>();
 
   for (let round = 0; round <= cuts; round++) {
     const last = round === cuts;
@@ -68,7 +69,10 @@ export async function powerCuts(session: Session, cuts: number, seed: number): P
       const over = new Promise<void>((resolve, reject) => {
         machine.listen((message: ToHost) => {
           if (message.say === 'proved') checked++;
-          else if (message.say === 'failed') failures.push(`${message.text}: ${message.seen}`);
+          else if (message.say === 'note' && message.text.startsWith('skipped:') && !skipped.has(message.text)) {
+            skipped.add(message.text);
+            session.note(message.text);
+          } else if (message.say === 'failed') failures.push(`${message.text}: ${message.seen}`);
           else if (message.say === 'ended') {
             if (last && message.how === undefined) resolve();
             else reject(new Error(message.how ?? 'the writer ended by itself'));
