@@ -2,26 +2,44 @@
  * Frames: blocks of memory that the device fills and windows show, and which block is in which.
  *
  *   slab 0  [ f0 f1 f2 … ]  slab 1  [ … ]      up to 1 GiB each; a run of frames never straddles two
- *   valid   [ ff 0f 00 … ]                      sectors whose bytes are the file's
- *   dirty   [ 00 02 00 … ]                      sectors that the device does not have yet
- *   pins    [  1  0  2 … ]                      windows and requests that hold the frame
- *   busy    [  0  1  0 … ]                      operations on it now
- *   reserve                                      the last frames: for the blocking twins alone, outside the clock
+ *   words   [ low high state pins | low … ]   a record of 16 bytes for each frame, so that a hit touches one line of it; low and high: its block (`block-table.ts`)
+ *   state     valid: sectors whose bytes are the file's; dirty: those that the device does not have yet; operations on it now; what eviction wants to know
+ *   pins      windows and requests that hold the frame
+ *   reserve                                      the last frames: for the blocking twins alone, never evicted
  *   area 0 [ f0 … f1023 ]  area 1 [ … ]          4 MiB each, what an engine registers at once: memory goes back to the system by these
  *
- * A frame is free (no block), idle (a block, nothing holds it) or held (pinned, dirty or busy). Only free and idle frames are
- * taken: the clock's hand gives an idle frame that was used since its last round one more, passes by what was read ahead and not used while fewer blocks were taken since than there are frames, unless there is nothing else, and looks for whole runs first, so that a window over several
- * blocks is one area where possible.
+ * A frame is free (no block), idle (a block, nothing holds it) or held (pinned, dirty or busy). Only free and idle frames are taken; which of them, `eviction.ts` says: whole runs where it can, so that
+ * a window over several blocks is one area where possible.
  *
  * Guarantees: a pinned, dirty or busy frame is never taken; `room` counts exactly what could be; a page that JavaScript stored
  * into through a read window is restored before its frame gets another block; the memory of an area goes back to the system once every frame of it was free or idle
  * for `idleMs`, never that of the reserve.
- * Leaves to others: what to read and write (`requests/`), what a window is (`windows/`).
+ * Leaves to others: who goes (`eviction.ts`), what to read and write (`requests/`), what a window is (`windows/`).
  */
 import { assertionError } from '../errors.js';
 import type { Engine, Slab } from '../io/engine.js';
-import { ABSENT, BLOCK_BYTES, BLOCK_SECTORS, type BlockStore, HELD, PRESENT } from './block-store.js';
+import { ABSENT, BLOCK_BYTES, HELD as BLOCK_HELD, BLOCK_SECTORS, type BlockStore, PRESENT } from './block-store.js';
 import { BlockTable } from './block-table.js';
+import { Eviction } from './eviction.js';
+import {
+  AHEAD,
+  BLOCK_HIGH,
+  BLOCK_LOW,
+  DIRTY,
+  DIRTY_SHIFT,
+  EPOCH,
+  EXPOSED,
+  FRAME_WORDS,
+  HELD_BITS,
+  NO_BLOCK,
+  PINS,
+  READ,
+  READS,
+  STATE,
+  VALID,
+  WRITE,
+  WRITES,
+} from './frame-record.js';
 import { IdleAreas } from './idle-areas.js';
 import { type MakeMemory, Tables } from './tables.js';
 
@@ -32,8 +50,6 @@ const SLAB_FRAMES = SLAB_BYTES_MAX / BLOCK_BYTES;
 export const RESERVED_FRAMES = 64;
 /** Frames looked at by one scan for stray stores. */
 const REPAIR_FRAMES = 256;
-/** Steps that the hand goes, beyond the run's own length, before a run is given up for a shorter one. */
-const RUN_SEARCH_FRAMES = 8192;
 
 /** Frames of an area: 4 MiB, as native/ring.cc registers them (kChunkBytes); an area lies in one slab. */
 const AREA_FRAMES = 1024;
@@ -42,24 +58,23 @@ const AREA_FRAMES = 1024;
 const TABLE_BYTES = 64;
 const TABLE_BYTES_MORE = 4096;
 
-/** busy: reads on the frame count 1 each, a write counts WRITE_BUSY. */
-const WRITE_BUSY = 0x100;
-
-/** used: the hand passes it by once more; read ahead, and not used since. */
-const SECOND_CHANCE = 1;
-const AHEAD = 2;
+/** What a hit needs. V8 reads a constant of another module from memory each time, and knows one of this module when it compiles. */
+const RECORD_SHIFT = 2;
+const STATE_WORD = STATE;
+const PINS_WORD = PINS;
+const HIGH_WORD = BLOCK_HIGH;
+const EMPTY = NO_BLOCK;
+const BUSY = READS | WRITES;
+const TAKEN = HELD_BITS;
+const NEW_USE = EPOCH | AHEAD;
 
 export class FrameCache implements BlockStore {
   /** Frames that blocks can be in. */
   readonly frames: number;
+  readonly #all: number;
   readonly slabs: readonly Slab[];
   /** Typed arrays over `slabs[i].shared`. */
   readonly shared: readonly Uint8Array[];
-  /** Which block a frame holds, -1 none. */
-  readonly blockOf: Float64Array;
-  readonly valid: Uint8Array;
-  readonly dirty: Uint8Array;
-  readonly pins: Int32Array;
   /** Writable windows over the frame. */
   readonly writers: Uint16Array;
   slab = 0;
@@ -75,19 +90,15 @@ export class FrameCache implements BlockStore {
   aheadUnused = 0;
   /** Told their blocks. */
   onAheadLost: ((block: number) => void) | undefined;
+  /** Records, as frame-record.ts says. */
+  readonly #words: Int32Array;
   readonly #table: BlockTable;
-  readonly #busy: Uint16Array;
-  readonly #used: Uint8Array;
-  /** Blocks that were given frames so far, and how many those were when a frame got its own; both modulo 2^32. */
-  readonly #stamp: Uint32Array;
-  #assigned = 0;
-  /** A view over the frame's private page was handed out since the page was last known to be clean. */
-  readonly #exposed: Uint8Array;
-  #hand = 0;
+  readonly #eviction: Eviction;
   #room: number;
   #reservedFree: number[] = [];
   readonly #engine: Engine;
   readonly #areas: IdleAreas;
+  readonly #touched: Uint8Array;
   readonly #areaFrames: number;
   readonly #areaShift: number;
 
@@ -107,16 +118,12 @@ export class FrameCache implements BlockStore {
     const all = this.frames + RESERVED_FRAMES;
     this.#areas = new IdleAreas(Math.ceil(all / areaFrames), idleMs, (area) => this.#giveBack(area));
     const tables = new Tables(all * TABLE_BYTES + TABLE_BYTES_MORE, makeMemory);
-    this.blockOf = tables.float64(all).fill(-1);
-    this.valid = tables.uint8(all);
-    this.dirty = tables.uint8(all);
-    this.pins = tables.int32(all);
+    this.#touched = this.#areas.touched;
+    this.#all = all;
     this.writers = tables.uint16(all);
-    this.#busy = tables.uint16(all);
-    this.#used = tables.uint8(all);
-    this.#stamp = tables.uint32(all);
-    this.#exposed = tables.uint8(all);
-    this.#table = new BlockTable(this.blockOf, tables);
+    this.#words = tables.int32(all * FRAME_WORDS);
+    this.#table = new BlockTable(this.#words, tables);
+    this.#eviction = new Eviction(this.#words, this.frames, SLAB_FRAMES, tables);
     this.#room = this.frames;
     for (let frame = all - 1; frame >= this.frames; frame--) this.#reservedFree.push(frame);
     const slabs: Slab[] = [];
@@ -159,36 +166,68 @@ export class FrameCache implements BlockStore {
     return next === frame + 1 && next % SLAB_FRAMES !== 0 && (next < this.frames || frame >= this.frames);
   }
 
+  /** The block that a frame holds, -1 none. */
+  blockAt(frame: number): number {
+    const record = frame * FRAME_WORDS;
+    const high = this.#words[record + BLOCK_HIGH];
+    return high === NO_BLOCK ? -1 : (high - 1) * 2 ** 32 + (this.#words[record + BLOCK_LOW] >>> 0);
+  }
+
+  /** Sectors whose bytes are the file's. */
+  validOf(frame: number): number {
+    return this.#words[frame * FRAME_WORDS + STATE] & VALID;
+  }
+
+  /** Sectors that the device does not have yet. */
+  dirtyOf(frame: number): number {
+    return (this.#words[frame * FRAME_WORDS + STATE] & DIRTY) >> DIRTY_SHIFT;
+  }
+
+  /** Windows and requests that hold the frame. */
+  pinsOf(frame: number): number {
+    return this.#words[frame * FRAME_WORDS + PINS];
+  }
+
   /** For the immediate path: pins the block's frame if the sectors are there; answers with the frame or -1. */
   tryPin(block: number, need: number, store: boolean): number {
     const frame = this.#table.find(block);
-    if (frame < 0 || (this.valid[frame] & need) !== need || (store && this.#busy[frame] !== 0)) return -1;
+    if (frame < 0) return -1;
+    const words = this.#words;
+    const record = frame << RECORD_SHIFT;
+    const state = words[record + STATE_WORD];
     // A read on its way over other sectors of the block (a partial block being completed) leaves the valid ones alone.
-    this.pinFrame(frame);
+    if ((state & need) !== need || (store && (state & BUSY) !== 0)) return -1;
+    if (words[record + PINS_WORD]++ === 0 && (state & TAKEN) === 0 && frame < this.frames) this.#room--;
+    if (((state ^ this.#eviction.epoch) & NEW_USE) !== 0) this.#used(frame);
+    this.#touched[frame >> this.#areaShift] = this.#areas.epoch;
     return frame;
   }
 
   pinFrame(frame: number): void {
-    if (this.pins[frame] === 0 && this.#isIdle(frame)) this.#room--;
-    this.pins[frame]++;
+    const words = this.#words;
+    const record = frame << RECORD_SHIFT;
+    if (words[record + PINS_WORD]++ === 0 && (words[record + STATE_WORD] & TAKEN) === 0 && frame < this.frames) this.#room--;
     this.touch(frame);
   }
 
   /** The frame, which holds a block, is being used, perhaps without having been pinned for it: its area is not idle. */
   touch(frame: number): void {
-    this.#used[frame] = SECOND_CHANCE;
-    this.#areas.touched[frame >>> this.#areaShift] = this.#areas.epoch;
+    if (((this.#words[(frame << RECORD_SHIFT) + STATE_WORD] ^ this.#eviction.epoch) & NEW_USE) !== 0) this.#used(frame);
+    this.#touched[frame >> this.#areaShift] = this.#areas.epoch;
   }
 
   unpinFrame(frame: number): void {
-    if (--this.pins[frame] !== 0) return;
-    if (frame >= this.frames) this.#freeReserved(frame);
-    else if (this.#isFreeOrIdle(frame)) this.#room++;
+    const words = this.#words;
+    const record = frame << RECORD_SHIFT;
+    const pins = words[record + PINS_WORD] - 1;
+    words[record + PINS_WORD] = pins;
+    if (pins !== 0 || (words[record + STATE_WORD] & TAKEN) !== 0) return;
+    if (frame < this.frames && words[record + HIGH_WORD] !== EMPTY) this.#room++;
+    else this.#released(frame);
   }
 
   expose(frame: number, count: number): void {
-    if (count === 1) this.#exposed[frame] = 1;
-    else this.#exposed.fill(1, frame, frame + count);
+    for (let at = frame; at < frame + count; at++) this.#words[at * FRAME_WORDS + STATE] |= EXPOSED;
   }
 
   // BlockStore
@@ -198,8 +237,9 @@ export class FrameCache implements BlockStore {
   state(block: number, need: number, store: boolean): number {
     const frame = this.#table.find(block);
     if (frame < 0) return ABSENT;
-    if (store && this.#busy[frame] !== 0) return HELD;
-    return (this.valid[frame] & need) === need ? PRESENT : HELD;
+    const state = this.#words[frame * FRAME_WORDS + STATE];
+    if (store && (state & BUSY) !== 0) return BLOCK_HELD;
+    return (state & need) === need ? PRESENT : BLOCK_HELD;
   }
 
   room(): number {
@@ -208,15 +248,11 @@ export class FrameCache implements BlockStore {
 
   idle(block: number): boolean {
     const frame = this.#table.find(block);
-    return frame >= 0 && frame < this.frames && this.pins[frame] === 0 && this.#isFreeOrIdle(frame);
+    return frame >= 0 && frame < this.frames && !this.#isHeld(frame);
   }
 
   pin(block: number): void {
-    const frame = this.#table.find(block);
-    const used = this.#used[frame];
-    this.pinFrame(frame);
-    // To be on its way is no use yet.
-    if (this.readingAhead) this.#used[frame] |= used;
+    this.pinFrame(this.#table.find(block));
   }
 
   unpin(block: number): void {
@@ -226,17 +262,12 @@ export class FrameCache implements BlockStore {
   take(block: number, count: number): number {
     let run = Math.min(count, this.#room);
     if (run === 0) return this.useReserve ? this.#takeReserved(block) : 0;
-    let frame = -1;
-    for (; run > 1; run >>>= 1) {
-      frame = this.#findRun(run, run + RUN_SEARCH_FRAMES);
-      if (frame >= 0) break;
+    let frame = this.#eviction.find(run);
+    while (frame < 0 && run > 1) {
+      run >>>= 1;
+      frame = this.#eviction.find(run);
     }
-    if (frame < 0) {
-      run = 1;
-      // Two rounds: the first may only take away second chances.
-      frame = this.#findRun(1, 2 * this.frames + 1);
-      if (frame < 0) frame = this.#findRun(1, 2 * this.frames + 1, false);
-    }
+    if (frame < 0) throw assertionError('no frame can be taken, though there is room');
     // Idle until an operation begins on it or somebody pins it, which comes next and lowers `room`.
     this.#assign(frame, run, block);
     return run;
@@ -255,15 +286,18 @@ export class FrameCache implements BlockStore {
     const frame = this.#table.find(block);
     this.slab = this.slabOf(frame);
     this.offset = this.offsetOf(frame);
-    return this.valid[frame];
+    return this.validOf(frame);
   }
 
   began(start: number, sectors: number, write: boolean): void {
     const last = Math.floor((start + sectors - 1) / BLOCK_SECTORS);
     for (let block = Math.floor(start / BLOCK_SECTORS); block <= last; block++) {
       const frame = this.#table.find(block);
-      if (frame < this.frames && this.pins[frame] === 0 && this.#isIdle(frame)) this.#room--;
-      this.#busy[frame] += write ? WRITE_BUSY : 1;
+      if (frame < this.frames && !this.#isHeld(frame)) this.#room--;
+      const at = frame * FRAME_WORDS + STATE;
+      const field = write ? WRITES : READS;
+      if ((this.#words[at] & field) === field) throw assertionError('more operations on a frame than it has sectors');
+      this.#words[at] += write ? WRITE : READ;
     }
   }
 
@@ -271,20 +305,16 @@ export class FrameCache implements BlockStore {
     const end = start + sectors;
     for (let block = Math.floor(start / BLOCK_SECTORS); block * BLOCK_SECTORS < end; block++) {
       const frame = this.#table.find(block);
+      const at = frame * FRAME_WORDS + STATE;
       if (write) {
-        this.#busy[frame] -= WRITE_BUSY;
+        this.#words[at] -= WRITE;
       } else {
         const first = Math.max(0, start - block * BLOCK_SECTORS);
         const past = Math.min(BLOCK_SECTORS, end - block * BLOCK_SECTORS);
-        const mask = ((1 << past) - 1) & ~((1 << first) - 1);
-        if (ok) this.valid[frame] |= mask;
-        this.#busy[frame]--;
+        if (ok) this.#words[at] |= ((1 << past) - 1) & ~((1 << first) - 1);
+        this.#words[at] -= READ;
       }
-      if (this.#busy[frame] !== 0) continue;
-      if (this.pins[frame] === 0) {
-        if (frame >= this.frames) this.#freeReserved(frame);
-        else if (this.#isFreeOrIdle(frame)) this.#room++;
-      }
+      if (!this.#isHeld(frame)) this.#released(frame);
     }
   }
 
@@ -295,51 +325,56 @@ export class FrameCache implements BlockStore {
   // Writing
 
   markValid(frame: number, mask: number): void {
-    this.valid[frame] |= mask;
+    this.#words[frame * FRAME_WORDS + STATE] |= mask;
+  }
+
+  /** The sectors have to be read again before anybody is shown them. */
+  markInvalid(frame: number, mask: number): void {
+    this.#words[frame * FRAME_WORDS + STATE] &= ~(mask & VALID);
   }
 
   /** The sectors differ from the device's from now on. */
   markDirty(frame: number, mask: number): void {
-    if (this.dirty[frame] === 0 && mask !== 0) {
-      if (this.pins[frame] === 0 && this.#isIdle(frame)) this.#room--;
+    const at = frame * FRAME_WORDS + STATE;
+    if ((this.#words[at] & DIRTY) === 0 && mask !== 0) {
+      if (frame < this.frames && !this.#isHeld(frame)) this.#room--;
       this.dirtyCount++;
     }
-    this.dirty[frame] |= mask;
+    this.#words[at] |= mask << DIRTY_SHIFT;
   }
 
   markClean(frame: number, mask: number): void {
-    if (this.dirty[frame] === 0) return;
-    this.dirty[frame] &= ~mask;
-    if (this.dirty[frame] !== 0) return;
+    const at = frame * FRAME_WORDS + STATE;
+    if ((this.#words[at] & DIRTY) === 0) return;
+    this.#words[at] &= ~(mask << DIRTY_SHIFT);
+    if ((this.#words[at] & DIRTY) !== 0) return;
     this.dirtyCount--;
-    if (this.pins[frame] !== 0) return;
-    if (frame >= this.frames) this.#freeReserved(frame);
-    else if (this.#isFreeOrIdle(frame)) this.#room++;
+    if (!this.#isHeld(frame)) this.#released(frame);
   }
 
   isBusy(frame: number): boolean {
-    return this.#busy[frame] !== 0;
+    return (this.#words[frame * FRAME_WORDS + STATE] & BUSY) !== 0;
   }
 
   isWriting(frame: number): boolean {
-    return this.#busy[frame] >= WRITE_BUSY;
+    return (this.#words[frame * FRAME_WORDS + STATE] & WRITES) !== 0;
   }
 
   /** Takes the block out of memory, whoever holds the frame: it becomes free when the last pin goes. Not while an operation is on it. */
   drop(frame: number): void {
+    const record = frame * FRAME_WORDS;
     // A frame of the reserve is free already if what held it let go of it on the way here.
-    if (this.blockOf[frame] < 0) return;
-    const wasRoom = frame < this.frames && this.pins[frame] === 0 && this.#isFreeOrIdle(frame);
-    if (this.dirty[frame] !== 0) {
-      this.dirty[frame] = 0;
-      this.dirtyCount--;
+    if (this.#words[record + BLOCK_HIGH] === NO_BLOCK) return;
+    const wasRoom = frame < this.frames && !this.#isHeld(frame);
+    if ((this.#words[record + STATE] & DIRTY) !== 0) this.dirtyCount--;
+    this.#forget(frame, false);
+    if (this.#words[record + PINS] !== 0) return;
+    if (frame >= this.frames) {
+      this.#reservedFree.push(frame);
+      return;
     }
-    this.#table.remove(frame);
-    this.blockOf[frame] = -1;
-    this.valid[frame] = 0;
-    if (this.pins[frame] !== 0) return;
-    if (frame >= this.frames) this.#freeReserved(frame);
-    else if (!wasRoom) this.#room++;
+    this.#eviction.freed(frame);
+    if (!wasRoom) this.#room++;
   }
 
   /**
@@ -349,36 +384,36 @@ export class FrameCache implements BlockStore {
   gather(block: number, count: number): number {
     for (let i = 0; i < count; i++) {
       const frame = this.#table.find(block + i);
-      if (this.pins[frame] !== 1 || this.#busy[frame] !== 0) return -1;
+      if (this.pinsOf(frame) !== 1 || this.isBusy(frame)) return -1;
     }
     if (this.#room < count) return -1;
-    let target = this.#findRun(count, 2 * this.frames + count);
-    if (target < 0) target = this.#findRun(count, 2 * this.frames + count, false);
+    const target = this.#eviction.findAnyhow(count);
     if (target < 0) return -1;
-    for (let i = 0; i < count; i++) if (this.blockOf[target + i] >= 0) this.#evict(target + i);
+    for (let to = target; to < target + count; to++) this.#empty(to);
     this.#fillAreas(target, count);
+    const words = this.#words;
     for (let i = 0; i < count; i++) {
       const from = this.#table.find(block + i);
       const to = target + i;
-      if (this.#exposed[to] !== 0) this.#repairAround(to);
+      if ((words[to * FRAME_WORDS + STATE] & EXPOSED) !== 0) this.#repairAround(to);
       this.bytesOf(to).set(this.bytesOf(from));
       this.#table.remove(from);
-      this.blockOf[from] = -1;
-      this.blockOf[to] = block + i;
-      this.#table.insert(to);
-      this.valid[to] = this.valid[from];
-      this.dirty[to] = this.dirty[from];
-      this.#used[to] = 1;
-      this.pins[to] = this.pins[from];
+      this.#table.insert(to, block + i);
+      words[to * FRAME_WORDS + STATE] =
+        (words[from * FRAME_WORDS + STATE] & (VALID | DIRTY)) | (words[to * FRAME_WORDS + STATE] & EXPOSED) | this.#eviction.epoch;
+      words[to * FRAME_WORDS + PINS] = words[from * FRAME_WORDS + PINS];
       this.writers[to] = this.writers[from];
-      this.valid[from] = 0;
-      this.dirty[from] = 0;
-      this.pins[from] = 0;
+      if (from < this.frames) this.#eviction.moved(from, to);
+      else this.#eviction.entered(to, 1, false);
+      words[from * FRAME_WORDS + STATE] &= ~(VALID | DIRTY);
+      words[from * FRAME_WORDS + PINS] = 0;
       this.writers[from] = 0;
       // The old frame became free, the new one is held: room stays as it is, unless the old one was of the reserve.
       if (from >= this.frames) {
         this.#reservedFree.push(from);
         this.#room--;
+      } else {
+        this.#eviction.freed(from);
       }
     }
     return target;
@@ -387,7 +422,9 @@ export class FrameCache implements BlockStore {
   /** Drops what is idle among the blocks [first, first+count). Work is bounded by the cache, not by the range. */
   evictRange(first: number, count: number): void {
     const drop = (frame: number): void => {
-      if (this.pins[frame] === 0 && this.#isIdle(frame)) this.#evict(frame);
+      if (this.#isHeld(frame)) return;
+      this.#evict(frame, false);
+      this.#eviction.freed(frame);
     };
     if (count < this.frames) {
       for (let block = first; block < first + count; block++) {
@@ -395,15 +432,17 @@ export class FrameCache implements BlockStore {
         if (frame >= 0 && frame < this.frames) drop(frame);
       }
     } else {
-      for (let frame = 0; frame < this.frames; frame++) if (this.blockOf[frame] >= first && this.blockOf[frame] < first + count) drop(frame);
+      this.forEachIn(first, first + count, (frame) => {
+        if (frame < this.frames) drop(frame);
+      });
     }
   }
 
   /** Calls `visit` for each frame that holds a block of [first, end). For resize and close: proportional to the cache. */
   forEachIn(first: number, end: number, visit: (frame: number) => void): void {
-    for (let frame = 0; frame < this.blockOf.length; frame++) {
-      const block = this.blockOf[frame];
-      if (block >= first && block < end) visit(frame);
+    for (let frame = 0; frame < this.#all; frame++) {
+      const block = this.blockAt(frame);
+      if (block >= 0 && block >= first && block < end) visit(frame);
     }
   }
 
@@ -416,9 +455,9 @@ export class FrameCache implements BlockStore {
   census(): { frames: number; pinned: number; dirty: number; busy: number; room: number; reserved: number } {
     let pinned = 0;
     let busy = 0;
-    for (let frame = 0; frame < this.blockOf.length; frame++) {
-      if (this.pins[frame] !== 0) pinned++;
-      if (this.#busy[frame] !== 0) busy++;
+    for (let frame = 0; frame < this.#all; frame++) {
+      if (this.pinsOf(frame) !== 0) pinned++;
+      if (this.isBusy(frame)) busy++;
     }
     return { frames: this.frames, pinned, dirty: this.dirtyCount, busy, room: this.#room, reserved: this.#reservedFree.length };
   }
@@ -433,13 +472,23 @@ export class FrameCache implements BlockStore {
     for (const slab of this.slabs) slab.close();
   }
 
-  /** Holds a block, and neither dirty nor busy; pins are the caller's to look at. */
-  #isIdle(frame: number): boolean {
-    return frame < this.frames && this.#busy[frame] === 0 && this.dirty[frame] === 0;
+  #isHeld(frame: number): boolean {
+    return this.#words[frame * FRAME_WORDS + PINS] !== 0 || (this.#words[frame * FRAME_WORDS + STATE] & HELD_BITS) !== 0;
   }
 
-  #isFreeOrIdle(frame: number): boolean {
-    return this.#busy[frame] === 0 && this.dirty[frame] === 0;
+  /** Its first use in this epoch, or since it was read ahead. To be on its way is no use yet; frames of the reserve come and go by their own rule. */
+  #used(frame: number): void {
+    if (frame < this.frames && !this.readingAhead) this.#eviction.used(frame);
+  }
+
+  /** Nobody holds the frame any more. */
+  #released(frame: number): void {
+    if (frame >= this.frames) {
+      this.#freeReserved(frame);
+      return;
+    }
+    if (this.#words[frame * FRAME_WORDS + BLOCK_HIGH] === NO_BLOCK) this.#eviction.freed(frame);
+    this.#room++;
   }
 
   /** As `take`, from the frames kept back for blocking calls: they leave the cache with their last pin. */
@@ -451,38 +500,8 @@ export class FrameCache implements BlockStore {
   }
 
   #freeReserved(frame: number): void {
-    if (this.#busy[frame] !== 0 || this.dirty[frame] !== 0 || this.pins[frame] !== 0) return;
-    if (this.blockOf[frame] >= 0) {
-      this.#table.remove(frame);
-      this.blockOf[frame] = -1;
-      this.valid[frame] = 0;
-    }
+    if (this.#words[frame * FRAME_WORDS + BLOCK_HIGH] !== NO_BLOCK) this.#forget(frame, false);
     this.#reservedFree.push(frame);
-  }
-
-  /** The first of `run` neighbouring frames that are free or idle and had their second chance; -1 after `steps`. `spare`: not what was read ahead lately and not used yet. */
-  #findRun(run: number, steps: number, spare = true): number {
-    const { frames, pins, dirty } = this;
-    let length = 0;
-    for (let step = 0; step < steps; step++) {
-      if (this.#hand === frames) {
-        this.#hand = 0;
-        length = 0;
-      }
-      const frame = this.#hand++;
-      if (frame % SLAB_FRAMES === 0) length = 0;
-      if (pins[frame] !== 0 || dirty[frame] !== 0 || this.#busy[frame] !== 0) {
-        length = 0;
-      } else if (spare && (this.#used[frame] & AHEAD) !== 0 && (this.#assigned - this.#stamp[frame]) >>> 0 < frames) {
-        length = 0;
-      } else if ((this.#used[frame] & SECOND_CHANCE) !== 0 && this.blockOf[frame] >= 0) {
-        this.#used[frame] &= ~SECOND_CHANCE;
-        length = 0;
-      } else if (++length === run) {
-        return frame - run + 1;
-      }
-    }
-    return -1;
   }
 
   /** Frames [frame, frame+count) are about to be stored into. */
@@ -500,43 +519,52 @@ export class FrameCache implements BlockStore {
     const first = area * this.#areaFrames;
     const end = first + this.#areaFrames;
     if (end > this.frames) return false;
-    for (let frame = first; frame < end; frame++) if (this.pins[frame] !== 0 || !this.#isFreeOrIdle(frame)) return false;
+    for (let frame = first; frame < end; frame++) if (this.#isHeld(frame)) return false;
     if (!this.#engine.giveBack(this.slabOf(first), this.offsetOf(first), (end - first) * BLOCK_BYTES)) return false;
     for (let frame = first; frame < end; frame++) {
-      if (this.blockOf[frame] >= 0) this.#table.remove(frame);
-      this.blockOf[frame] = -1;
-      this.valid[frame] = 0;
-      this.#used[frame] = 0;
+      if (this.#words[frame * FRAME_WORDS + BLOCK_HIGH] !== NO_BLOCK) {
+        this.#forget(frame, false);
+        this.#eviction.freed(frame);
+      }
+      this.#words[frame * FRAME_WORDS + STATE] &= ~EXPOSED;
     }
-    this.#exposed.fill(0, first, end);
     return true;
   }
 
-  #evict(frame: number): void {
-    const block = this.blockOf[frame];
+  /** Takes a frame's block out; nobody waits for it to be written. */
+  #forget(frame: number, remember: boolean): void {
+    const state = frame * FRAME_WORDS + STATE;
+    if (frame < this.frames) this.#eviction.leaves(frame, remember);
     this.#table.remove(frame);
-    this.blockOf[frame] = -1;
-    this.valid[frame] = 0;
+    this.#words[state] &= ~(VALID | DIRTY);
+  }
+
+  #evict(frame: number, remember: boolean): void {
+    const ahead = (this.#words[frame * FRAME_WORDS + STATE] & AHEAD) !== 0;
+    const block = ahead ? this.blockAt(frame) : -1;
+    this.#forget(frame, remember);
     this.evictions++;
-    if ((this.#used[frame] & AHEAD) === 0) return;
-    this.#used[frame] = 0;
+    if (!ahead) return;
     this.aheadUnused++;
     this.onAheadLost?.(block);
   }
 
+  /** A frame that eviction named holds nothing, and is in none of its lists, from here on. */
+  #empty(frame: number): void {
+    if (this.#words[frame * FRAME_WORDS + BLOCK_HIGH] !== NO_BLOCK) this.#evict(frame, true);
+    else this.#eviction.taken(frame);
+  }
+
   /** Gives the blocks [block, block+run) to the frames from `frame` on. */
   #assign(frame: number, run: number, block: number): void {
+    const inReserve = frame >= this.frames;
     for (let i = 0; i < run; i++) {
       const at = frame + i;
-      if (this.blockOf[at] >= 0) this.#evict(at);
-      if (this.#exposed[at] !== 0) this.#repairAround(at);
-      this.blockOf[at] = block + i;
-      this.valid[at] = 0;
-      this.#used[at] = this.readingAhead ? AHEAD : 0;
-      this.#stamp[at] = this.#assigned;
-      this.#assigned = (this.#assigned + 1) >>> 0;
-      this.#table.insert(at);
+      if (!inReserve) this.#empty(at);
+      if ((this.#words[at * FRAME_WORDS + STATE] & EXPOSED) !== 0) this.#repairAround(at);
+      this.#table.insert(at, block + i);
     }
+    if (!inReserve) this.#eviction.entered(frame, run, this.readingAhead);
     this.#fillAreas(frame, run);
     this.slab = this.slabOf(frame);
     this.offset = this.offsetOf(frame);
@@ -549,8 +577,8 @@ export class FrameCache implements BlockStore {
   #repairAround(frame: number): void {
     const slab = this.slabOf(frame);
     const first = Math.max(slab * SLAB_FRAMES, frame - (frame % REPAIR_FRAMES));
-    const end = Math.min(first + REPAIR_FRAMES, (slab + 1) * SLAB_FRAMES, this.blockOf.length);
+    const end = Math.min(first + REPAIR_FRAMES, (slab + 1) * SLAB_FRAMES, this.#all);
     this.slabs[slab].repair(this.offsetOf(first), (end - first) * BLOCK_BYTES);
-    for (let at = first; at < end; at++) if (this.pins[at] === 0) this.#exposed[at] = 0;
+    for (let at = first; at < end; at++) if (this.pinsOf(at) === 0) this.#words[at * FRAME_WORDS + STATE] &= ~EXPOSED;
   }
 }

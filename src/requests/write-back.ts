@@ -168,7 +168,7 @@ export class WriteBack {
   /** The sectors of the block in `frame` differ from the device's from now on. */
   mark(block: number, frame: number, mask: number): void {
     // A block with dirty sectors is in the map already.
-    if (this.#frames.dirty[frame] === 0) this.#dirty.set(block, frame);
+    if (this.#frames.dirtyOf(frame) === 0) this.#dirty.set(block, frame);
     this.#frames.markDirty(frame, mask);
     this.#failedRun = false;
     if (this.#lost.size > 0) this.#regain(block, mask);
@@ -197,7 +197,7 @@ export class WriteBack {
   /** What was written of the block, in these sectors, is written once more, if it is still in memory. */
   again(block: number, mask: number): void {
     const frame = this.#frames.find(block);
-    if (frame >= 0 && mask !== 0 && (this.#frames.valid[frame] & mask) === mask) this.mark(block, frame, mask);
+    if (frame >= 0 && mask !== 0 && (this.#frames.validOf(frame) & mask) === mask) this.mark(block, frame, mask);
   }
 
   /** What was written of the block, in these sectors, is not on the device any more: no sync has to make it durable. */
@@ -219,7 +219,7 @@ export class WriteBack {
     const copies = new Map<number, BlockCopy>();
     for (const [block, frame] of this.#dirty.entries()) {
       if (this.#frames.writers[frame] === 0 && earlier?.get(block) === undefined) continue;
-      copies.set(block, { bytes: this.#frames.bytesOf(frame).slice(), mask: this.#frames.dirty[frame], later: 0 });
+      copies.set(block, { bytes: this.#frames.bytesOf(frame).slice(), mask: this.#frames.dirtyOf(frame), later: 0 });
     }
     return copies;
   }
@@ -297,7 +297,7 @@ export class WriteBack {
     if (this.#syncing.size === 0) this.#lose({ offset: 0, length: size, error: systemError(result, 'fdatasync', place) });
     for (const [block, mask] of this.#syncing) {
       const frame = this.#frames.find(block);
-      if (frame >= 0 && (this.#frames.valid[frame] & mask) === mask) {
+      if (frame >= 0 && (this.#frames.validOf(frame) & mask) === mask) {
         this.mark(block, frame, mask);
         this.#lost.set(block, (this.#lost.get(block) ?? 0) | mask);
       }
@@ -313,14 +313,14 @@ export class WriteBack {
     const frames = this.#frames;
     for (const [block, mask] of this.#lost) {
       const frame = frames.find(block);
-      const given = frame < 0 ? 0 : mask & frames.dirty[frame];
+      const given = frame < 0 ? 0 : mask & frames.dirtyOf(frame);
       if (given === 0) continue;
       frames.markClean(frame, given);
-      const clean = frames.dirty[frame] === 0;
+      const clean = frames.dirtyOf(frame) === 0;
       if (clean) this.#dirty.delete(block);
-      if (frames.pins[frame] !== 0 || frames.isBusy(frame)) continue;
+      if (frames.pinsOf(frame) !== 0 || frames.isBusy(frame)) continue;
       if (clean) frames.drop(frame);
-      else frames.valid[frame] &= ~given;
+      else frames.markInvalid(frame, given);
     }
     this.#lost.clear();
     this.#failedRun = false;
@@ -345,14 +345,14 @@ export class WriteBack {
   /** The end of the last dirty sector, 0 if there is none. */
   get dirtyEnd(): number {
     const last = this.#dirty.maxKey();
-    return last === undefined ? 0 : last * BLOCK_BYTES + (32 - Math.clz32(this.#frames.dirty[this.#dirty.get(last) as number])) * SECTOR_BYTES;
+    return last === undefined ? 0 : last * BLOCK_BYTES + (32 - Math.clz32(this.#frames.dirtyOf(this.#dirty.get(last) as number))) * SECTOR_BYTES;
   }
 
   /** The sectors from `offset` on that are dirty, or written and not synced. */
   #unsure(offset: number): Range[] {
     const masks = new Map(this.#unsynced);
     for (const [block, mask] of this.#syncing) masks.set(block, (masks.get(block) ?? 0) | mask);
-    for (const [block, frame] of this.#dirty.entries()) masks.set(block, (masks.get(block) ?? 0) | this.#frames.dirty[frame]);
+    for (const [block, frame] of this.#dirty.entries()) masks.set(block, (masks.get(block) ?? 0) | this.#frames.dirtyOf(frame));
     const ranges: Range[] = [];
     for (const [block, mask] of masks) {
       for (let sector = 0; sector < BLOCK_SECTORS; sector++) {
@@ -426,7 +426,7 @@ export class WriteBack {
   #sendable(block: number): number {
     const frame = this.#dirty.get(block);
     if (frame === undefined) return 0;
-    let mask = this.#frames.dirty[frame];
+    let mask = this.#frames.dirtyOf(frame);
     const copy = this.#copies?.get(block);
     if (copy !== undefined) mask &= copy.mask;
     const done = this.#reached - block * BLOCK_SECTORS;
@@ -544,7 +544,7 @@ export class WriteBack {
         this.#held.add(block);
       }
       frames.markClean(frame, mask & ~(copy?.later ?? 0));
-      if (frames.dirty[frame] === 0) this.#dirty.delete(block);
+      if (frames.dirtyOf(frame) === 0) this.#dirty.delete(block);
       this.#unsynced.set(block, (this.#unsynced.get(block) ?? 0) | mask);
     }
   }

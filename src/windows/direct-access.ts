@@ -145,7 +145,7 @@ export class DirectAccess implements Access {
     for (let i = 0; i < count; i++) {
       const frame = this.#frames.find(first + i);
       const need = needOf(i, offset, length);
-      if (frame < 0 || (this.#frames.valid[frame] & need) !== need) return false;
+      if (frame < 0 || (this.#frames.validOf(frame) & need) !== need) return false;
     }
     this.#copy(target, offset, length);
     return true;
@@ -337,9 +337,9 @@ export class DirectAccess implements Access {
     const pages = length === 0 ? 0 : blocksOver(offset, length);
     const counts = { pages, cached: 0, dirty: 0, writeback: 0, evicted: 0 };
     const look = (frame: number): void => {
-      if (this.#frames.valid[frame] !== 0) counts.cached++;
-      if (this.#frames.dirty[frame] !== 0) counts.dirty++;
-      if (this.#writes.isWriting(this.#frames.blockOf[frame])) counts.writeback++;
+      if (this.#frames.validOf(frame) !== 0) counts.cached++;
+      if (this.#frames.dirtyOf(frame) !== 0) counts.dirty++;
+      if (this.#writes.isWriting(this.#frames.blockAt(frame))) counts.writeback++;
     };
     if (pages > this.#frames.frames) this.#frames.forEachIn(first, first + pages, look);
     else {

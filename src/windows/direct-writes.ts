@@ -240,17 +240,17 @@ export class DirectWrites {
   #forgetClean(from: number): void {
     const frames = this.#frames;
     frames.forEachIn(Math.floor(from / BLOCK_BYTES), Number.POSITIVE_INFINITY, (frame) => {
-      const start = frames.blockOf[frame] * BLOCK_BYTES;
+      const start = frames.blockAt(frame) * BLOCK_BYTES;
       const bytes = frames.bytesOf(frame);
       let behind = 0;
       for (let sector = 0; sector < BLOCK_SECTORS; sector++) {
         const at = sector * SECTOR_BYTES;
         // By whole units: what is missing of one is read as a whole.
         if (start + at - (sector % this.#unitSectors) * SECTOR_BYTES >= from) behind |= 1 << sector;
-        if (start + at + SECTOR_BYTES > from && (frames.dirty[frame] & (1 << sector)) === 0) bytes.fill(0, Math.max(from - start, at), at + SECTOR_BYTES);
+        if (start + at + SECTOR_BYTES > from && (frames.dirtyOf(frame) & (1 << sector)) === 0) bytes.fill(0, Math.max(from - start, at), at + SECTOR_BYTES);
       }
-      this.#back.unwritten(frames.blockOf[frame], behind);
-      if (frames.pins[frame] === 0) frames.valid[frame] &= frames.dirty[frame] | ~behind;
+      this.#back.unwritten(frames.blockAt(frame), behind);
+      if (frames.pinsOf(frame) === 0) frames.markInvalid(frame, behind & ~frames.dirtyOf(frame));
     });
   }
 
@@ -260,7 +260,7 @@ export class DirectWrites {
     const block = Math.floor(logical / BLOCK_BYTES);
     const within = logical - block * BLOCK_BYTES;
     const frame = within === 0 ? -1 : this.#frames.find(block);
-    if (frame >= 0) this.#frames.valid[frame] &= this.#frames.dirty[frame] | ~this.#units(within, BLOCK_BYTES);
+    if (frame >= 0) this.#frames.markInvalid(frame, this.#units(within, BLOCK_BYTES) & ~this.#frames.dirtyOf(frame));
   }
 
   acknowledge(): Loss[] {
@@ -446,7 +446,7 @@ export class DirectWrites {
       const frame = frames.find(block);
       const mask = this.#units(within, to);
       const bytes = frames.bytesOf(frame);
-      const fresh = mask & ~frames.valid[frame];
+      const fresh = mask & ~frames.validOf(frame);
       if (fresh !== 0) {
         // Not in the file so far, or about to be covered: what is left of these units is zeros.
         for (let sector = 0; sector < BLOCK_SECTORS; sector++) {
@@ -510,10 +510,10 @@ export class DirectWrites {
     const frames = this.#frames;
     for (let block = first; block < first + count; block++) {
       const frame = frames.find(block);
-      if (frames.dirty[frame] === 0 || this.#waitingCopies.get(block) !== undefined) continue;
+      if (frames.dirtyOf(frame) === 0 || this.#waitingCopies.get(block) !== undefined) continue;
       this.#joined ??= new Map();
       this.#copies.add(this.#joined);
-      this.#joined.set(block, { bytes: frames.bytesOf(frame).slice(), mask: frames.dirty[frame], later: 0 });
+      this.#joined.set(block, { bytes: frames.bytesOf(frame).slice(), mask: frames.dirtyOf(frame), later: 0 });
     }
   }
 
@@ -703,8 +703,8 @@ export class DirectWrites {
     const last = Math.floor(size / BLOCK_BYTES);
     const within = size - last * BLOCK_BYTES;
     frames.forEachIn(within === 0 ? last : last + 1, Number.POSITIVE_INFINITY, (frame) => {
-      this.#back.forget(frames.blockOf[frame]);
-      if (frames.pins[frame] > 0) frames.bytesOf(frame).fill(0);
+      this.#back.forget(frames.blockAt(frame));
+      if (frames.pinsOf(frame) > 0) frames.bytesOf(frame).fill(0);
       frames.drop(frame);
     });
     const tail = within === 0 ? -1 : frames.find(last);
@@ -787,20 +787,20 @@ export class DirectWrites {
     const frames = this.#frames;
     const first = Math.floor(from / BLOCK_BYTES);
     frames.forEachIn(first, Math.ceil(to / BLOCK_BYTES), (frame) => {
-      const start = frames.blockOf[frame] * BLOCK_BYTES;
+      const start = frames.blockAt(frame) * BLOCK_BYTES;
       const whole = from <= start && to >= start + BLOCK_BYTES;
       if (device) {
         // What a device answers for a discarded sector is its own affair: the frame is only forgotten, unless a window shows it.
         if (!whole) return;
-        this.#back.forget(frames.blockOf[frame]);
+        this.#back.forget(frames.blockAt(frame));
         frames.markClean(frame, ALL_SECTORS);
-        if (frames.pins[frame] === 0) frames.drop(frame);
+        if (frames.pinsOf(frame) === 0) frames.drop(frame);
         return;
       }
       frames.bytesOf(frame).fill(0, Math.max(0, from - start), Math.min(BLOCK_BYTES, to - start));
-      for (const copies of this.#copies) copies.get(frames.blockOf[frame])?.bytes.fill(0, Math.max(0, from - start), Math.min(BLOCK_BYTES, to - start));
+      for (const copies of this.#copies) copies.get(frames.blockAt(frame))?.bytes.fill(0, Math.max(0, from - start), Math.min(BLOCK_BYTES, to - start));
       if (!whole) return;
-      this.#back.forget(frames.blockOf[frame]);
+      this.#back.forget(frames.blockAt(frame));
       frames.markClean(frame, ALL_SECTORS);
       frames.markValid(frame, ALL_SECTORS);
     });

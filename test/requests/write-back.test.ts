@@ -59,7 +59,7 @@ function writes(): [number, number][] {
 /** What is dirty now, by block. */
 function dirtyBlocks(): Record<number, number> {
   const found: Record<number, number> = {};
-  for (let frame = 0; frame < rig.frames.blockOf.length; frame++) if (rig.frames.dirty[frame] !== 0) found[rig.frames.blockOf[frame]] = rig.frames.dirty[frame];
+  for (let frame = 0; frame < rig.frames.frames; frame++) if (rig.frames.dirtyOf(frame) !== 0) found[rig.frames.blockAt(frame)] = rig.frames.dirtyOf(frame);
   return found;
 }
 

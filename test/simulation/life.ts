@@ -215,7 +215,7 @@ export class Life {
   checkRoom(): void {
     const { frames } = this.parts;
     let room = 0;
-    for (let frame = 0; frame < frames.frames; frame++) if (frames.pins[frame] === 0 && frames.dirty[frame] === 0 && !frames.isBusy(frame)) room++;
+    for (let frame = 0; frame < frames.frames; frame++) if (frames.pinsOf(frame) === 0 && frames.dirtyOf(frame) === 0 && !frames.isBusy(frame)) room++;
     const counted = frames.census().room;
     if (counted !== room) throw new Error(`the cache counts room for ${counted} frames, and ${room} could be taken`);
   }
