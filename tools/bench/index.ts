@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { appends } from './appends.js';
+import { cache } from './cache.js';
 import { hits } from './hits.js';
 import { invalidate } from './invalidate.js';
 import { memory } from './memory.js';
@@ -34,6 +35,7 @@ const groups: readonly Group[] = [
   tracker,
   appends,
   mixed,
+  cache,
   //
 ];
 /** What groups were called before. */

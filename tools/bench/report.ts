@@ -9,8 +9,8 @@ import { arch, cpus, release, totalmem } from 'node:os';
 import { bytesText, figure, tableLines, wrap } from './format.js';
 import { median } from './latencies.js';
 
-/** Rates, which are better when they are higher; durations and memory, which are better when they are lower. */
-export type Unit = 'op/s' | 'MiB/s' | 'ns' | 'ms' | 'MiB' | 'blocks';
+/** Rates and shares, which are better when they are higher; durations and memory, which are better when they are lower. */
+export type Unit = 'op/s' | 'MiB/s' | '%' | 'ns' | 'ms' | 'MiB' | 'blocks';
 
 /** One run's figures: the rate or duration itself, and percentiles of latency where they were measured: in µs, in a section of ns in ns. */
 export interface Figures {
