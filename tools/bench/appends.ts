@@ -5,7 +5,7 @@
  *   written before   a log that was filled beforehand and is written over: nothing but data and the device's own flush
  *   zram             a device by itself, whose flush costs nothing: what is left is the software
  *
- * fio cannot have several writers append to one end: its jobs, as many as there are writers, write to places of their own in one file, 16 MiB apart, each with fdatasync after each write
+ * fio cannot have several writers append to one end: its jobs, as many as there are writers, write to places of their own in one file, each with fdatasync after each write
  * (direct=1, one request at a time). Its latencies are those of the fdatasync alone. "shared fdatasync" is node:fs with the least of what a log does: one sync for all who wait.
  * lmdb: put, and waiting for `flushed`. classic-level: put with sync. Both keep more than a log does (an order of keys), and only stand on the growing file.
  */
@@ -36,7 +36,7 @@ import {
 const size = 1024 ** 3;
 const block = 4096;
 const roundsMax = 3;
-const secondsMax = 0.6;
+const secondsMax = 0.5;
 const writerCounts = [1, 8, 32];
 const small = { bytes: 100, flushEvery: 1000, count: 1_000_000 };
 const quickCount = 20_000;
@@ -89,6 +89,8 @@ function contendersFor(bench: Bench, place: Place, kind: Kind, writers: number):
   const path = fresh ? join(folder, 'log') : place.path;
   const of = caseName(writers);
   const base = { path, fresh, size: place.size, writers, seconds: settings.seconds, statPath: place.statPath };
+  /** Bytes for each of fio's jobs: more than it can fill in the time. */
+  const room = Math.floor(place.size / 2 / writers / block) * block;
   const fio = (engine: string): Contender => ({
     name: `${of}: fio ${engine}`,
     peer: 'fio',
@@ -103,8 +105,8 @@ function contendersFor(bench: Bench, place: Place, kind: Kind, writers: number):
         direct: 1,
         fdatasync: 1,
         fallocate: 'none',
-        size: 16 << 20,
-        offset_increment: 16 << 20,
+        size: room,
+        offset_increment: room,
         numjobs: writers,
         runtime: `${Math.round(settings.seconds * 1000)}ms`,
         time_based: 1,

@@ -16,9 +16,15 @@ export async function fillFile(path: string, size: number): Promise<void> {
   }
 }
 
+/** One listener removes all of them. */
+const made: string[] = [];
+process.on('exit', () => {
+  for (const own of made) rmSync(own, { recursive: true, force: true });
+});
+
 export async function makeBenchFile(folder: string, size: number): Promise<string> {
   const own = mkdtempSync(join(folder, 'sectorwise-bench-'));
-  process.on('exit', () => rmSync(own, { recursive: true, force: true }));
+  made.push(own);
   const path = join(own, 'bytes');
   await fillFile(path, size);
   return path;

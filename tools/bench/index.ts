@@ -27,14 +27,14 @@ const groups: readonly Group[] = [
   random,
   sequential,
   scan,
+  appends,
+  mixed,
   hits,
   stall,
   invalidate,
   memory,
   spawn,
   tracker,
-  appends,
-  mixed,
   cache,
   //
 ];
@@ -135,5 +135,9 @@ if (values.help) {
   const chosen = named.length > 0 ? named : groups;
   mkdirSync(out, { recursive: true });
   if (values.plot) plotAnew(chosen, out);
-  else for (const group of chosen) await measure(group, { folder: realpathSync(resolve(values.folder)), rounds, seconds, quick, log: say }, out);
+  else {
+    const settings = { folder: realpathSync(resolve(values.folder)), rounds, seconds, quick, log: say };
+    for (const group of chosen) await measure(group, settings, out);
+    say('', `${chosen.length} of ${groups.length} groups took ${(performance.now() / 60_000).toFixed(1)} minutes`);
+  }
 }

@@ -15,7 +15,7 @@ const size = 1024 ** 3;
 const quickSize = 256 * 1024 ** 2;
 const depth = 32;
 const roundsMax = 3;
-const secondsMax = 1;
+const secondsMax = 0.7;
 const flushMs = 100;
 
 async function figuresOf(job: MixedJob, threads?: number): Promise<Figures> {

@@ -19,7 +19,7 @@ const quickSize = 256 * 1024 ** 2;
 const block = 4096;
 /** Everyone takes part in these. */
 const fullDepths = [32, 128];
-/** Ways to open and to look that hardly matter, at one of them. */
+/** Ways to open and to look that hardly matter, on the file at one of them. */
 const variantsDepth = 32;
 const otherDepths = [1, 8, 256];
 const sizesDepth = 32;
@@ -79,7 +79,7 @@ async function everyone(run: Run, depth: number): Promise<Section> {
     ),
     { name: 'fio, fixed, batches of 16', missing: refusal, run: () => runFio({ ...fio, ...batches }, 'op/s', place) },
     { name: own, own: true, run: () => read({ ...job, kind: 'random-windows' }, 'op/s') },
-    ...(depth === variantsDepth ? variants : []),
+    ...(place.kind === 'file' && depth === variantsDepth ? variants : []),
     node('fs.read', 'random-callbacks'),
     node('fs.read, 32 threads', 'random-callbacks', moreThreads),
     node('fs.promises', 'random-promises'),

@@ -50,10 +50,10 @@ export interface ReaderJob {
   statPath?: string;
 }
 
-/** Random runs warm up with so many reads, of no more than so many bytes, and not for longer than this. */
-const warmUpReads = 20_000;
+/** Random runs warm up with so many reads, of no more than so many bytes, and not for longer than this: there is more to compile of ours than of what calls fs.read. */
+const warmUpReads = 30_000;
 const warmUpBytes = 64 << 20;
-const warmUpSeconds = 0.6;
+const warmUpSeconds = { own: 1, node: 0.3 };
 /** Blocks that are compared with node:fs before a run of windows, but no more than so many bytes. */
 const provedBlocks = 256;
 const provedBytes = 16 << 20;
@@ -88,10 +88,10 @@ async function fromDevice(file: BlockFile, run: () => Promise<Measured>): Promis
 
 /** Two runs: the first, short and over other blocks, compiles the code. */
 async function twice(job: ReaderJob, run: (plan: RandomPlan) => Promise<Measured>, refresh: () => Promise<void>): Promise<Measured> {
-  const { size, depth = 32, seconds = 2, bytes = RANDOM_BYTES, look } = job;
+  const { kind, size, depth = 32, seconds = 2, bytes = RANDOM_BYTES, look } = job;
   const blocks = Math.floor(size / bytes);
   const first = seededOrder(blocks, 2).subarray(0, Math.min(warmUpReads, (8 * warmUpBytes) / bytes));
-  await run({ bytes, look, order: first, size, depth, seconds: warmUpSeconds });
+  await run({ bytes, look, order: first, size, depth, seconds: warmUpSeconds[kind === 'random-windows' ? 'own' : 'node'] });
   await refresh();
   // Each block once: a second visit might be answered by what the first one read.
   const order = seededOrder(blocks, 3);

@@ -24,17 +24,23 @@ export interface ThrottledFile {
 
 /** Takes down what was made, in reverse order, at the latest when the process ends. */
 export class Undo {
+  /** Those with something to take down; one listener serves all of them. */
+  static readonly #pending = new Set<Undo>();
   readonly #steps: Array<() => void> = [];
 
-  constructor() {
-    process.on('exit', () => this.run());
+  static {
+    process.on('exit', () => {
+      for (const undo of [...Undo.#pending].reverse()) undo.run();
+    });
   }
 
   add(step: () => void): void {
+    Undo.#pending.add(this);
     this.#steps.push(step);
   }
 
   run(): void {
+    Undo.#pending.delete(this);
     for (const step of this.#steps.splice(0).reverse()) {
       try {
         step();
