@@ -3,7 +3,7 @@
  *
  * 70 of 100 operations read, by a seeded choice; each block is visited once, so that no read is answered by what was read or written before. Writes end when their bytes were taken; the run ends with one
  * flush, in the measured time, so that everything is durable by then. Latencies are those of the reads.
- * Guarantees: the bytes of 256 of the blocks that were written are read back afterwards, past the page cache, and compared.
+ * Guarantees: what was read came from the device; the bytes of 256 of the blocks that were written are read back afterwards, past the page cache, and compared.
  */
 import { closeSync, constants, fdatasync, openSync, read, readSync, write } from 'node:fs';
 import { promisify } from 'node:util';
@@ -30,6 +30,8 @@ const readPercent = 70;
 const warmUpSeconds = { own: 1, callbacks: 0.3 };
 const warmUpOperations = 30_000;
 const provedBlocks = 256;
+/** Of the bytes that were read, the device has to have moved as much as this. */
+const movedLeast = 0.98;
 
 /** What one contender does with a block; `index` is the lane that asks. */
 interface Store {
@@ -143,5 +145,8 @@ const written: number[] = [];
 const { measured, taken } = await measureRun(job.statPath, () => visit(store, job, order.subarray(0, first), job.seconds, latencies, written));
 const notes = { ...store.notes(), writes: written.length };
 await store.close();
+const { moved } = taken;
+const readBytes = latencies.count * blockBytes;
+if (moved && moved.read < readBytes * movedLeast) throw new Error(`${readBytes} bytes were read, but only ${moved.read} came from the device`);
 const mismatches = measured.mismatches + wrongBlocks(job.path, written);
 process.stdout.write(`${JSON.stringify(runResult({ ...measured, mismatches }, taken, notes))}\n`);
