@@ -50,17 +50,17 @@ export function directFile(options: DirectFileOptions): { file: OpenFile; manage
   const alignment = Math.max(512, options.transfer.memory, options.transfer.read, options.transfer.write);
   const transferLimit = Math.max(BLOCK_BYTES, Math.floor(options.geometry.maxTransferSize / BLOCK_BYTES) * BLOCK_BYTES);
   const frames = new FrameCache(engine, options.makeSlab, options.cacheSize, options.idleMs, options.areaFrames, options.makeMemory);
-  let staging: Staging;
+  let staging: Staging | undefined;
+  let verification: Verification | undefined;
   try {
     staging = new Staging(engine, options.makeSlab, options.writable ? undefined : 0);
+    const sources = staging.slab === undefined ? frames.slabs : [...frames.slabs, staging.slab];
+    if (options.writable && options.verifyWrites) verification = new Verification(engine, options.makeSlab, sources, path, alignment, options.verifyBytes);
   } catch (error) {
+    staging?.close();
     frames.close();
     throw error;
   }
-  const verification =
-    options.writable && options.verifyWrites
-      ? new Verification(engine, options.makeSlab, [...frames.slabs, ...staging.slabs], path, alignment, options.verifyBytes)
-      : undefined;
   const mutations = new MutationQueue();
   let file: OpenFile | undefined;
   let access: DirectAccess | undefined;

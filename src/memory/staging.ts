@@ -18,9 +18,10 @@ export class Staging {
   /** The engine's index of the slab; -1 where there is none. */
   readonly index: number = -1;
   readonly bytes: Uint8Array;
+  /** The memory itself; undefined where there is none. */
+  readonly slab: Slab | undefined;
   /** How many blocks the last `take` got. */
   got = 0;
-  readonly #slab: Slab | undefined;
   readonly #taken: Uint8Array;
   #free: number;
   /** Where the next search begins: what was given back last is taken last. */
@@ -29,7 +30,7 @@ export class Staging {
   /** `blocks` of 0 for a file that nobody may write to. */
   constructor(engine: Engine, makeSlab: (bytes: number) => Slab, blocks = STAGING_BLOCKS) {
     const slab = blocks === 0 ? undefined : makeSlab(blocks * BLOCK_BYTES);
-    this.#slab = slab;
+    this.slab = slab;
     try {
       if (slab !== undefined) this.index = engine.addSlab(slab);
     } catch (error) {
@@ -39,11 +40,6 @@ export class Staging {
     this.bytes = slab === undefined ? new Uint8Array(0) : new Uint8Array(slab.shared);
     this.#taken = new Uint8Array(blocks);
     this.#free = blocks;
-  }
-
-  /** Its slab, if there is one. */
-  get slabs(): readonly Slab[] {
-    return this.#slab === undefined ? [] : [this.#slab];
   }
 
   get blocks(): number {
@@ -91,6 +87,6 @@ export class Staging {
 
   /** Nothing is in flight. */
   close(): void {
-    this.#slab?.close();
+    this.slab?.close();
   }
 }
