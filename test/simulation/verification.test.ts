@@ -120,7 +120,8 @@ describe('many lies at once', () => {
     for (let round = 0; round < 40; round++) {
       const disk = new SimulatedDisk({ size: BYTES, sectorSize: seed > 2 ? 4096 : 512, seed: seed * 1000 + round, faults: rates });
       const model = new Uint8Array(BYTES);
-      const file = openSimulated(disk, { access: 'read-write', verifyWrites: true, maxTransferSize: 16 * 1024, cacheSize: 4 * BYTES, readAhead: false });
+      // Less than a quarter of the cache is dirty: what is written before the flush, and found to be wrong, the flush would put right.
+      const file = openSimulated(disk, { access: 'read-write', verifyWrites: true, maxTransferSize: 16 * 1024, cacheSize: 8 * BYTES, readAhead: false });
       for (let at = 0; at < BYTES; ) {
         const length = Math.min(BYTES - at, 512 * (1 + random.below(20)));
         const bytes = random.fill(new Uint8Array(length));
