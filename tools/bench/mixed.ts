@@ -57,7 +57,7 @@ function measurePlace(place: Place, settings: Settings, refusal: string | undefi
     { name: 'fs.read, fs.write, 32 threads', peer: 'node', run: () => figuresOf({ ...job, kind: 'callbacks' }, 32) },
   ];
   const state =
-    `${place.detail}. O_DIRECT throughout; frames empty of what is visited, each block once: every read has to come from the device. ` +
+    `${place.detail}. O_DIRECT throughout; frames empty of what is visited, each block once; the device moved what was read (an error otherwise). ` +
     'What was written was read back past the page cache, 256 blocks of each run (not of fio).';
   return interleave(`${place.name}: 70/30, 4 KiB, depth ${depth}`, 'op/s', contenders, settings, state);
 }
