@@ -63,8 +63,8 @@ export interface OpenOptions {
    * written, read back, compared, and then synced.
    *
    * What it does not show: that the bytes are on the medium. A second direct read goes past the kernel's page cache, but a device may answer it from a cache of its own, and what is lost when the power fails is the matter of the
-   * sync that follows; file systems that serve direct reads from memory (tmpfs, some of FUSE) prove nothing. Nor whom a misdirected write has hit: what was to be written is found to be missing, what it overwrote elsewhere is not
-   * looked at. Nor what rots later. For those, keep check sums.
+   * sync that follows; file systems that serve direct reads from memory (tmpfs, some of FUSE) prove nothing. Nor whom a misdirected write has hit: what was to be written is found to be missing; what the same flush wrote before is
+   * written once more by the next, in case it was hit, and what else it overwrote is not looked at. Nor what rots later. For those, keep check sums.
    *
    * What it costs: a device read for each device write, of the same bytes, and one more wait for the device before a flush can sync; 2 MiB of memory. `stats.deviceReads` counts the reads.
    */

@@ -621,6 +621,15 @@ export class WriteBack {
     const offset = start * SECTOR_BYTES;
     const length = sectors * SECTOR_BYTES;
     this.#lose({ offset, length, error: error ?? systemError(result, 'write', { path: this.#path, offset, length }) });
+    if (error !== undefined) this.#doubt();
+  }
+
+  /**
+   * What reads back as something else may have gone elsewhere, over what was written and compared before it: what a flush keeps in memory until its sync is written once more by the next. Whom it hit beyond that, nobody
+   * can say.
+   */
+  #doubt(): void {
+    for (const block of this.#held) this.again(block, this.#unsynced.get(block) ?? 0);
   }
 
   #loseBlock(block: number, mask: number, error: Error): void {
