@@ -7,17 +7,18 @@
  * lookup passes by, nearly none is looked at, so that it touches one line of the table and one record.
  * Guarantees: no allocation, no hashing of objects, no division.
  */
-import { BLOCK_HIGH, BLOCK_LOW, FRAME_WORDS, NO_BLOCK } from './frame-record.js';
+import * as layout from './frame-record.js';
 import type { Tables } from './tables.js';
+
+/** Taken into this module: V8 knows a constant of the module that it compiles, and reads one of another module from memory each time. */
+const { BLOCK_HIGH, BLOCK_LOW, FRAME_WORDS, NO_BLOCK } = layout;
 
 /** With tags a lookup that passes by others stays within one or two lines of the table. */
 const LOAD_MAX = 0.75;
 const RUN_BITS = 3;
 const RUN_MASK = (1 << RUN_BITS) - 1;
-/** V8 reads a constant of another module from memory each time, and knows one of this module when it compiles. */
+/** Bits that a frame's number moves up by to be the place of its record. Written out: the result of a function would not be known when V8 compiles. */
 const RECORD_SHIFT = 2;
-const LOW = BLOCK_LOW;
-const HIGH = BLOCK_HIGH;
 
 export class BlockTable {
   readonly #table: Int32Array;
@@ -55,7 +56,7 @@ export class BlockTable {
       if (((slot ^ tag) & ~frameMask) !== 0) continue;
       const frame = (slot & frameMask) - 1;
       const record = frame << RECORD_SHIFT;
-      if (words[record + LOW] === low && words[record + HIGH] === high) return frame;
+      if (words[record + BLOCK_LOW] === low && words[record + BLOCK_HIGH] === high) return frame;
     }
   }
 

@@ -21,27 +21,13 @@ import type { Engine, Slab } from '../io/engine.js';
 import { ABSENT, BLOCK_BYTES, HELD as BLOCK_HELD, BLOCK_SECTORS, type BlockStore, PRESENT } from './block-store.js';
 import { BlockTable } from './block-table.js';
 import { Eviction } from './eviction.js';
-import {
-  AHEAD,
-  BLOCK_HIGH,
-  BLOCK_LOW,
-  DIRTY,
-  DIRTY_SHIFT,
-  EPOCH,
-  EXPOSED,
-  FRAME_WORDS,
-  HELD_BITS,
-  NO_BLOCK,
-  PINS,
-  READ,
-  READS,
-  STATE,
-  VALID,
-  WRITE,
-  WRITES,
-} from './frame-record.js';
+import * as layout from './frame-record.js';
 import { IdleAreas } from './idle-areas.js';
 import { type MakeMemory, Tables } from './tables.js';
+
+/** Taken into this module: V8 knows a constant of the module that it compiles, and reads one of another module from memory each time. */
+const { AHEAD, BLOCK_HIGH, BLOCK_LOW, DIRTY, DIRTY_SHIFT, EPOCH, EXPOSED, FRAME_WORDS, HELD_BITS, NO_BLOCK, PINS, READ, READS, STATE, VALID, WRITE, WRITES } =
+  layout;
 
 /** Bytes of a slab at most: what io_uring takes as one registered region. */
 export const SLAB_BYTES_MAX = 2 ** 30;
@@ -58,15 +44,10 @@ const AREA_FRAMES = 1024;
 const TABLE_BYTES = 64;
 const TABLE_BYTES_MORE = 4096;
 
-/** What a hit needs. V8 reads a constant of another module from memory each time, and knows one of this module when it compiles. */
-const RECORD_SHIFT = 2;
-const STATE_WORD = STATE;
-const PINS_WORD = PINS;
-const HIGH_WORD = BLOCK_HIGH;
-const EMPTY = NO_BLOCK;
 const BUSY = READS | WRITES;
-const TAKEN = HELD_BITS;
 const NEW_USE = EPOCH | AHEAD;
+/** Bits that a frame's number moves up by to be the place of its record. Written out: the result of a function would not be known when V8 compiles. */
+const RECORD_SHIFT = 2;
 
 export class FrameCache implements BlockStore {
   /** Frames that blocks can be in. */
@@ -194,10 +175,10 @@ export class FrameCache implements BlockStore {
     if (frame < 0) return -1;
     const words = this.#words;
     const record = frame << RECORD_SHIFT;
-    const state = words[record + STATE_WORD];
+    const state = words[record + STATE];
     // A read on its way over other sectors of the block (a partial block being completed) leaves the valid ones alone.
     if ((state & need) !== need || (store && (state & BUSY) !== 0)) return -1;
-    if (words[record + PINS_WORD]++ === 0 && (state & TAKEN) === 0 && frame < this.frames) this.#room--;
+    if (words[record + PINS]++ === 0 && (state & HELD_BITS) === 0 && frame < this.frames) this.#room--;
     if (((state ^ this.#eviction.epoch) & NEW_USE) !== 0) this.#used(frame);
     this.#touched[frame >> this.#areaShift] = this.#areas.epoch;
     return frame;
@@ -206,23 +187,23 @@ export class FrameCache implements BlockStore {
   pinFrame(frame: number): void {
     const words = this.#words;
     const record = frame << RECORD_SHIFT;
-    if (words[record + PINS_WORD]++ === 0 && (words[record + STATE_WORD] & TAKEN) === 0 && frame < this.frames) this.#room--;
+    if (words[record + PINS]++ === 0 && (words[record + STATE] & HELD_BITS) === 0 && frame < this.frames) this.#room--;
     this.touch(frame);
   }
 
   /** The frame, which holds a block, is being used, perhaps without having been pinned for it: its area is not idle. */
   touch(frame: number): void {
-    if (((this.#words[(frame << RECORD_SHIFT) + STATE_WORD] ^ this.#eviction.epoch) & NEW_USE) !== 0) this.#used(frame);
+    if (((this.#words[(frame << RECORD_SHIFT) + STATE] ^ this.#eviction.epoch) & NEW_USE) !== 0) this.#used(frame);
     this.#touched[frame >> this.#areaShift] = this.#areas.epoch;
   }
 
   unpinFrame(frame: number): void {
     const words = this.#words;
     const record = frame << RECORD_SHIFT;
-    const pins = words[record + PINS_WORD] - 1;
-    words[record + PINS_WORD] = pins;
-    if (pins !== 0 || (words[record + STATE_WORD] & TAKEN) !== 0) return;
-    if (frame < this.frames && words[record + HIGH_WORD] !== EMPTY) this.#room++;
+    const pins = words[record + PINS] - 1;
+    words[record + PINS] = pins;
+    if (pins !== 0 || (words[record + STATE] & HELD_BITS) !== 0) return;
+    if (frame < this.frames && words[record + BLOCK_HIGH] !== NO_BLOCK) this.#room++;
     else this.#released(frame);
   }
 
