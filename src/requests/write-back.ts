@@ -293,6 +293,9 @@ export class WriteBack {
   /** A sync failed: nothing written since the one before can be relied on. What is still in memory is dirty again, the rest is lost; all of it is named. */
   syncFailed(result: number, size: number): void {
     const place = { path: this.#path };
+    // What was written while it was under way too: whether that came before what went wrong is not known, and no later sync says so.
+    for (const [block, mask] of this.#unsynced) this.#syncing.set(block, (this.#syncing.get(block) ?? 0) | mask);
+    this.#unsynced = new Map();
     for (const { offset, length } of this.#reshapedSyncing) this.#lose({ offset, length, error: systemError(result, 'fdatasync', place) });
     if (this.#syncing.size === 0) this.#lose({ offset: 0, length: size, error: systemError(result, 'fdatasync', place) });
     for (const [block, mask] of this.#syncing) {

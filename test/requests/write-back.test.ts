@@ -455,7 +455,7 @@ describe('after a sync', () => {
     expect(leak()).toBeUndefined();
   });
 
-  it('that failed what was written while it was under way is none of its business', async () => {
+  it('that failed may have lost what was written while it was under way too: it is named and dirty again', async () => {
     await load(0, 4);
     change(0, 3);
     change(1, 3);
@@ -468,8 +468,11 @@ describe('after a sync', () => {
     await rig.complete();
     expect(back.unsyncedCount).toBe(2);
     back.syncFailed(EIO, 4 * BLOCK_BYTES);
-    expect([dirtyBlocks(), back.unsyncedCount]).toEqual([{ 0: 0xff, 1: 0xff }, 2]);
-    expect(back.losses.map(({ offset, length }) => [offset, length])).toEqual([[0, 2 * BLOCK_BYTES]]);
+    expect([dirtyBlocks(), back.unsyncedCount]).toEqual([{ 0: 0xff, 1: 0xff, 3: 0xff }, 0]);
+    expect(back.losses.map(({ offset, length }) => [offset, length])).toEqual([
+      [0, 2 * BLOCK_BYTES],
+      [3 * BLOCK_BYTES, BLOCK_BYTES],
+    ]);
     await begin({ keep: true });
     await rig.complete();
     back.syncBegins();

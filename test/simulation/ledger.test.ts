@@ -25,8 +25,8 @@ describe('writers that number what they write, on a disk that fails', () => {
     expect(await simulateLedger(from)).toEqual(await simulateLedger(from));
   });
 
-  // The end of the file could not be set, and the flush named only what lies before it.
+  // 42: the end of the file could not be set, and the flush named only what lies before it. 75, 420: a sync failed, and what was written while it was under way was left to the next.
   it('are told of every range that a failed flush did not make durable: seeds that found a fault once', async () => {
-    for (const seed of [42]) expect((await simulateLedger(seed)).operations).toBeGreaterThan(0);
+    for (const seed of [42, 75, 420]) expect((await simulateLedger(seed)).operations).toBeGreaterThan(0);
   });
 });
