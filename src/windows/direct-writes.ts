@@ -786,6 +786,13 @@ export class DirectWrites {
   #clear(from: number, to: number, device: boolean): void {
     const frames = this.#frames;
     const first = Math.floor(from / BLOCK_BYTES);
+    // Also of blocks that are in no frame any more: what flushes further back have of them is older than the hole.
+    for (const copies of device ? [] : this.#copies) {
+      for (const [block, { bytes }] of copies) {
+        const start = block * BLOCK_BYTES;
+        if (start < to && start + BLOCK_BYTES > from) bytes.fill(0, Math.max(0, from - start), Math.min(BLOCK_BYTES, to - start));
+      }
+    }
     frames.forEachIn(first, Math.ceil(to / BLOCK_BYTES), (frame) => {
       const start = frames.blockAt(frame) * BLOCK_BYTES;
       const whole = from <= start && to >= start + BLOCK_BYTES;
@@ -798,7 +805,6 @@ export class DirectWrites {
         return;
       }
       frames.bytesOf(frame).fill(0, Math.max(0, from - start), Math.min(BLOCK_BYTES, to - start));
-      for (const copies of this.#copies) copies.get(frames.blockAt(frame))?.bytes.fill(0, Math.max(0, from - start), Math.min(BLOCK_BYTES, to - start));
       if (!whole) return;
       this.#back.forget(frames.blockAt(frame));
       frames.markClean(frame, ALL_SECTORS);
