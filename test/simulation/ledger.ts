@@ -151,6 +151,8 @@ class Ledger {
   readonly cells: Cell[];
   readonly #cellBytes: number;
   readonly #sectorSize: number;
+  /** A sync that fails takes the disk back to what was there before, and what is read of it then is sent again before anybody is told of the failure. */
+  readonly #drops: boolean;
   /** Cells with more than one state. */
   readonly #touched = new Set<number>();
   #sizes: SizeChange[] = [];
@@ -159,9 +161,10 @@ class Ledger {
   /** Readers that may still be answered with states before the floor. */
   readers = 0;
 
-  constructor({ cells, cellBytes, sectorSize }: LedgerConfiguration, size: number) {
+  constructor({ cells, cellBytes, sectorSize, afterSyncError }: LedgerConfiguration, size: number) {
     this.cells = Array.from({ length: cells }, () => ({ states: [{ number: 0, zero: true, stored: false, certainty: 'sure' as const }], floor: 0, sent: 0 }));
     this.#cellBytes = cellBytes;
+    this.#drops = afterSyncError === 'drop';
     this.#sectorSize = sectorSize;
     this.#base = { least: size, most: size };
   }
@@ -329,7 +332,7 @@ class Ledger {
     for (let i = 0; i * this.#cellBytes < bytes.length && first + i < this.cells.length; i++) {
       const cell = this.cells[first + i];
       const part = bytes.subarray(i * this.#cellBytes, (i + 1) * this.#cellBytes);
-      const problem = this.#judge(part, first + i, cell.sent);
+      const problem = this.#judge(part, first + i, this.#drops ? cell.floor : cell.sent);
       if (problem !== undefined) return `sent to the device: ${problem}`;
       const number = this.#read(part, first + i);
       for (let at = cell.sent; at < cell.states.length; at++) {
