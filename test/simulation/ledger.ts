@@ -337,7 +337,8 @@ class Ledger {
       const number = this.#read(part, first + i);
       for (let at = cell.sent; at < cell.states.length; at++) {
         if (number === 0 ? !cell.states[at].zero : cell.states[at].number !== number || cell.states[at].zero) continue;
-        if (!cell.states[at].stored) cell.sent = at;
+        // What was given up may be sent again, or taken back.
+        if (!cell.states[at].stored && cell.states[at].certainty !== 'perhaps') cell.sent = at;
         break;
       }
     }
