@@ -254,15 +254,6 @@ export class FrameCache implements BlockStore {
     return run;
   }
 
-  /** A frame from the reserve that holds no block, for bytes on their way out; -1 if none is left. Give it back with `giveScratch`. */
-  takeScratch(): number {
-    return this.#reservedFree.pop() ?? -1;
-  }
-
-  giveScratch(frame: number): void {
-    this.#reservedFree.push(frame);
-  }
-
   locate(block: number): number {
     const frame = this.#table.find(block);
     this.slab = this.slabOf(frame);

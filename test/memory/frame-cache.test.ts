@@ -295,15 +295,6 @@ describe('the reserve', () => {
     expect(frames.census().room).toBe(0);
   });
 
-  it('lends scratch frames, which hold no block', () => {
-    const frames = cache(1);
-    const lent = Array.from({ length: RESERVED_FRAMES }, () => frames.takeScratch());
-    expect([new Set(lent).size, frames.takeScratch()]).toEqual([RESERVED_FRAMES, -1]);
-    for (const frame of lent) expect(frame).toBeGreaterThanOrEqual(frames.frames);
-    for (const frame of lent) frames.giveScratch(frame);
-    expect(frames.census().reserved).toBe(RESERVED_FRAMES);
-  });
-
   it('is no neighbour of the frames before it', () => {
     const frames = cache(4);
     expect([frames.adjacent(2, 3), frames.adjacent(3, 4), frames.adjacent(4, 5), frames.adjacent(3, 2), frames.adjacent(2, 2)]).toEqual([
