@@ -36,6 +36,9 @@ const SLAB_FRAMES = SLAB_BYTES_MAX / BLOCK_BYTES;
 export const RESERVED_FRAMES = 64;
 /** Frames looked at by one scan for stray stores. */
 const REPAIR_FRAMES = 256;
+const REPAIR_SHIFT = 8;
+/** Fewer of them that may have been stored into, and only the one that is needed is looked at. */
+const REPAIR_LEAST = 48;
 
 /** Frames of an area: 4 MiB, as native/ring.cc registers them (kChunkBytes); an area lies in one slab. */
 const AREA_FRAMES = 1024;
@@ -73,6 +76,8 @@ export class FrameCache implements BlockStore {
   onAheadLost: ((block: number) => void) | undefined;
   /** Records, as frame-record.ts says. */
   readonly #words: Int32Array;
+  /** Frames of each neighbourhood of REPAIR_FRAMES that may have been stored into. */
+  readonly #exposed: Uint16Array;
   readonly #table: BlockTable;
   readonly #eviction: Eviction;
   #room: number;
@@ -103,6 +108,7 @@ export class FrameCache implements BlockStore {
     this.#all = all;
     this.writers = tables.uint16(all);
     this.#words = tables.int32(all * FRAME_WORDS);
+    this.#exposed = tables.uint16((all >>> REPAIR_SHIFT) + 1);
     this.#table = new BlockTable(this.#words, tables);
     this.#eviction = new Eviction(this.#words, this.frames, SLAB_FRAMES, tables);
     this.#room = this.frames;
@@ -208,7 +214,13 @@ export class FrameCache implements BlockStore {
   }
 
   expose(frame: number, count: number): void {
-    for (let at = frame; at < frame + count; at++) this.#words[at * FRAME_WORDS + STATE] |= EXPOSED;
+    const words = this.#words;
+    for (let at = frame; at < frame + count; at++) {
+      const state = words[at * FRAME_WORDS + STATE];
+      if ((state & EXPOSED) !== 0) continue;
+      words[at * FRAME_WORDS + STATE] = state | EXPOSED;
+      this.#exposed[at >>> REPAIR_SHIFT]++;
+    }
   }
 
   // BlockStore
@@ -498,7 +510,7 @@ export class FrameCache implements BlockStore {
         this.#forget(frame, false);
         this.#eviction.freed(frame);
       }
-      this.#words[frame * FRAME_WORDS + STATE] &= ~EXPOSED;
+      this.#cover(frame);
     }
     return true;
   }
@@ -543,14 +555,26 @@ export class FrameCache implements BlockStore {
   }
 
   /**
-   * Finds and restores stray stores in the neighbourhood of a frame, with one scan for all of it. Frames that someone still holds stay marked: they may be stored
-   * into again.
+   * Finds and restores stray stores into a frame, and where many of its neighbours may have been stored into too, into those, with one scan for all of it: the kernel looks at each page of a scan, so where few
+   * of them matter a scan of the one page is cheaper. Frames that someone still holds stay marked: they may be stored into again.
    */
   #repairAround(frame: number): void {
     const slab = this.slabOf(frame);
-    const first = Math.max(slab * SLAB_FRAMES, frame - (frame % REPAIR_FRAMES));
-    const end = Math.min(first + REPAIR_FRAMES, (slab + 1) * SLAB_FRAMES, this.#all);
+    let first = frame;
+    let end = frame + 1;
+    if (this.#exposed[frame >>> REPAIR_SHIFT] >= REPAIR_LEAST) {
+      first = Math.max(slab * SLAB_FRAMES, frame - (frame % REPAIR_FRAMES));
+      end = Math.min(first + REPAIR_FRAMES, (slab + 1) * SLAB_FRAMES, this.#all);
+    }
     this.slabs[slab].repair(this.offsetOf(first), (end - first) * BLOCK_BYTES);
-    for (let at = first; at < end; at++) if (this.pinsOf(at) === 0) this.#words[at * FRAME_WORDS + STATE] &= ~EXPOSED;
+    for (let at = first; at < end; at++) if (this.pinsOf(at) === 0) this.#cover(at);
+  }
+
+  /** Nothing that was stored into the frame's private page is there any more. */
+  #cover(frame: number): void {
+    const at = frame * FRAME_WORDS + STATE;
+    if ((this.#words[at] & EXPOSED) === 0) return;
+    this.#words[at] &= ~EXPOSED;
+    this.#exposed[frame >>> REPAIR_SHIFT]--;
   }
 }
