@@ -80,7 +80,8 @@ function hitAndLook(file: BlockFile, blocks: Uint32Array): void {
 }
 
 async function run({ path, cacheSize, seconds }: HitsJob): Promise<Figures[]> {
-  const file = await open(path, { caching: 'direct', cacheSize, idleMs: Number.POSITIVE_INFINITY });
+  // Reading ahead of the last block that there is room for would push others out.
+  const file = await open(path, { caching: 'direct', cacheSize, idleMs: Number.POSITIVE_INFINITY, readAhead: false });
   try {
     const order = seededOrder(cacheSize / blockBytes, 5);
     await fill(file, cacheSize);
