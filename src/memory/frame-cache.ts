@@ -340,10 +340,6 @@ export class FrameCache implements BlockStore {
     return (this.#words[frame * FRAME_WORDS + STATE] & BUSY) !== 0;
   }
 
-  isWriting(frame: number): boolean {
-    return (this.#words[frame * FRAME_WORDS + STATE] & WRITES) !== 0;
-  }
-
   /** Takes the block out of memory, whoever holds the frame: it becomes free when the last pin goes. Not while an operation is on it. */
   drop(frame: number): void {
     const record = frame * FRAME_WORDS;

@@ -1,12 +1,12 @@
 /**
- * Memory that writes go out from, when not from the frames themselves.
+ * Memory that is lent to one operation at a time: what writes go out from, when not from the frames themselves, and what is read back of them.
  *
  *   blocks  [ 0 0 0 | 1 1 | · · · | 2 · · ]      one slab; an operation has neighbouring blocks of it until it ends
  *
- * A copy costs a fraction of a microsecond for each block, and buys three things: dirty blocks whose frames are apart go out as one operation, nothing can change under the device, and nobody has to
+ * A copy of what is written costs a fraction of a microsecond for each block, and buys three things: dirty blocks whose frames are apart go out as one operation, nothing can change under the device, and nobody has to
  * wait with a store into a block that is being written.
  *
- * Guarantees: a block is lent to one operation at a time. Leaves to others: what is copied, and when it is given back (`requests/write-back.ts`).
+ * Guarantees: a block is lent to one operation at a time. Leaves to others: what it is for, and when it is given back (`requests/write-back.ts`, `requests/verification.ts`).
  */
 import type { Engine, Slab } from '../io/engine.js';
 import { BLOCK_BYTES } from './block-store.js';

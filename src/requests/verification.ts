@@ -14,6 +14,7 @@
 import { assertionError, SectorwiseError, systemError } from '../errors.js';
 import type { Engine, Slab } from '../io/engine.js';
 import { BLOCK_BYTES, SECTOR_BYTES } from '../memory/block-store.js';
+import { Staging } from '../memory/staging.js';
 
 /** Bytes that are read back at once, of all writes of a file together. */
 export const VERIFY_BYTES = 2 * 1024 * 1024;
@@ -82,17 +83,13 @@ export class Verification {
   readonly #path: string;
   readonly #unit: number;
   readonly #pieceMax: number;
-  readonly #memory: Slab;
+  readonly #memory: Staging;
   readonly #bytes: Buffer;
   /** What writes are written from, by the engine's index. */
   readonly #sources: readonly Buffer[];
   readonly #readBacks = new Map<number, ReadBack>();
   /** Operations that wait for memory. */
   #line: number[] = [];
-  /** 1 for each block of the memory that is taken. */
-  readonly #taken: Uint8Array;
-  /** Where the search for memory begins. */
-  #hand = 0;
 
   /**
    * @param sources the slabs that writes come from, all that the engine has so far.
@@ -103,16 +100,14 @@ export class Verification {
     this.#path = path;
     this.#unit = unit;
     this.#pieceMax = Math.min(PIECE_BYTES_MAX, bytes);
-    this.#taken = new Uint8Array(bytes / BLOCK_BYTES);
-    this.#memory = makeSlab(bytes);
-    try {
-      this.slab = engine.addSlab(this.#memory);
-      if (this.slab !== sources.length) throw assertionError('the engine has slabs of somebody else');
-    } catch (error) {
+    this.#memory = new Staging(engine, makeSlab, bytes / BLOCK_BYTES);
+    this.slab = this.#memory.index;
+    if (this.slab !== sources.length) {
       this.#memory.close();
-      throw error;
+      throw assertionError('the engine has slabs of somebody else');
     }
-    this.#bytes = Buffer.from(this.#memory.shared);
+    const { buffer, byteOffset, length } = this.#memory.bytes;
+    this.#bytes = Buffer.from(buffer, byteOffset, length);
     this.#sources = sources.map(({ shared }) => Buffer.from(shared));
   }
 
@@ -178,7 +173,7 @@ export class Verification {
     if (readBack === undefined) return undefined;
     this.#readBacks.delete(operation);
     // Without memory it was given up, and is in no line any more.
-    if (readBack.place >= 0) this.#taken.fill(0, readBack.place / BLOCK_BYTES, (readBack.place + readBack.room) / BLOCK_BYTES);
+    if (readBack.place >= 0) this.#memory.give(readBack.place / BLOCK_BYTES, readBack.room / BLOCK_BYTES);
     this.#serve();
     return result < 0 || readBack.faults.length === 0 ? undefined : this.#partsOf(readBack);
   }
@@ -207,34 +202,18 @@ export class Verification {
       const operation = this.#line[0];
       const readBack = this.#of(operation);
       const room = Math.min(Math.ceil(readBack.bytes / BLOCK_BYTES) * BLOCK_BYTES, this.#pieceMax);
-      const place = this.#take(room);
+      const place = this.#memory.take(room / BLOCK_BYTES);
       if (place < 0) return;
-      readBack.place = place;
+      if (this.#memory.got * BLOCK_BYTES < room) {
+        this.#memory.give(place, this.#memory.got);
+        return;
+      }
+      readBack.place = place * BLOCK_BYTES;
       readBack.room = room;
       readBack.length = Math.min(readBack.bytes, room);
       this.#line.shift();
       this.onReady(operation);
     }
-  }
-
-  /** The first free run from the hand on; -1 if there is none. */
-  #take(bytes: number): number {
-    const blocks = bytes / BLOCK_BYTES;
-    const all = this.#taken.length;
-    let free = 0;
-    let at = this.#hand;
-    for (let step = 0; step < all + blocks; step++) {
-      if (at === all) {
-        at = 0;
-        free = 0;
-      }
-      free = this.#taken[at++] === 0 ? free + 1 : 0;
-      if (free < blocks) continue;
-      this.#taken.fill(1, at - blocks, at);
-      this.#hand = at;
-      return (at - blocks) * BLOCK_BYTES;
-    }
-    return -1;
   }
 
   #look(readBack: ReadBack, count: number): void {

@@ -582,8 +582,9 @@ export class WriteBack {
         pending++;
       },
       operationEnded: (at, length, result, error) => {
-        if (durable && (result === EOPNOTSUPP || result === EINVAL) && !this.#refused) this.#refused = true;
-        if (durable && (result === EOPNOTSUPP || result === EINVAL) && this.durable) {
+        const refused = durable && (result === EOPNOTSUPP || result === EINVAL);
+        if (refused) this.#refused = true;
+        if (refused && this.durable) {
           // Without: a sync follows.
           this.durable = false;
           this.#manager.write(at, length, slab, offset + (at - start) * SECTOR_BYTES, owner, flags);

@@ -571,7 +571,7 @@ export class DirectWrites {
         else {
           this.#back.syncBegins();
           this.#back.synced();
-          finish(this.#back.losses.length > 0 ? flushFailed(this.#ground.path, this.#back.losses) : undefined);
+          finish(this.#verdict);
         }
       });
     });
@@ -619,7 +619,7 @@ export class DirectWrites {
         if (this.#lost) return;
         if (result < 0) {
           this.#back.sizeFailed(systemError(result, 'ftruncate', { path }), size);
-          done(flushFailed(path, this.#back.losses));
+          done(this.#verdict);
           return;
         }
         this.#ground.sized(size);
@@ -628,6 +628,11 @@ export class DirectWrites {
         this.#sync(size, done);
       });
     });
+  }
+
+  /** What a flush is answered with. */
+  get #verdict(): Error | undefined {
+    return this.#back.losses.length > 0 ? flushFailed(this.#ground.path, this.#back.losses) : undefined;
   }
 
   #sync(size: number, done: (error?: Error) => void): void {
@@ -644,7 +649,7 @@ export class DirectWrites {
         this.#givenUpEnd = 0;
       }
       if (this.#back.losses.length > 0) this.#unsynced = true;
-      done(this.#back.losses.length > 0 ? flushFailed(this.#ground.path, this.#back.losses) : undefined);
+      done(this.#verdict);
     });
     // What is written from here on is for the next one.
     this.#alone = false;

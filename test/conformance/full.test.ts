@@ -178,7 +178,7 @@ describe.each(smalls)('a full disk ($name)', ({ caching, missing, make }) => {
     // Just enough for what is to be acknowledged.
     for (let tries = 0; ; tries++) {
       filler.free(BLOCK);
-      await file.write(Buffer.alloc(BASE, 7), 0).catch(() => {});
+      await file.write(Buffer.alloc(BASE, 7), 0).catch((error) => expect(error.code).toBe('ENOSPC'));
       if ((await file.flush().catch(() => file.acknowledgeLoss().length)) === undefined && file.size === BASE) break;
       expect(tries).toBeLessThan(40);
     }

@@ -3,11 +3,10 @@ import { describe, expect, it } from 'vitest';
 import type { BlockFile, FlushError } from '../../src/index.js';
 import { SimulatedDisk, type SimulatedDiskOptions, type SimulatedEngine, type SimulatedOpenOptions } from '../../src/testing/index.js';
 import { openSimulatedParts, type SimulatedParts } from '../../src/testing/open.js';
+import { settled, turn } from '../rigs/moved-by-hand.js';
 
 const BLOCK_BYTES = 4096;
 const SIZE = 64 * BLOCK_BYTES;
-
-const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
 interface Scene extends SimulatedParts {
   disk: SimulatedDisk;
@@ -37,21 +36,6 @@ async function scene(options: SimulatedOpenOptions = {}, disk: Partial<Simulated
   await settled(made, parts.file.flush());
   did();
   return made;
-}
-
-/** Moves the disk until the promise has settled; answers with what it resolves or rejects with. */
-async function settled<T>({ engine }: { engine: SimulatedEngine }, promise: Promise<T>): Promise<T> {
-  let over = false;
-  promise.then(
-    () => (over = true),
-    () => (over = true),
-  );
-  for (let turns = 0; !over; turns++) {
-    if (turns > 1000) throw new Error('it never ends');
-    await engine.step();
-    await turn();
-  }
-  return promise;
 }
 
 /** Is it settled although the disk does not move? */

@@ -32,16 +32,31 @@ interface Memory {
   pss: number;
 }
 
-/** Bytes of this process: in memory, in memory that only it has, and in file pages divided by who shares them. */
+/**
+ * Bytes of this process's mappings of the file and of frames, and of no other memory, so that neither V8's heap nor the C library's comes and goes in it: in memory,
+ * in memory that only they have (copies that stores made), in the frames themselves, and in pages divided by who shares them.
+ */
 function memory(): Memory {
-  const number = (text: string, name: string): number => Number(new RegExp(`^${name}:\\s+(\\d+) kB`, 'm').exec(text)![1]) * 1024;
-  const status = readFileSync('/proc/self/status', 'utf8');
-  return {
-    rss: number(status, 'VmRSS'),
-    anonymous: number(status, 'RssAnon'),
-    shared: number(status, 'RssShmem'),
-    pss: number(readFileSync('/proc/self/smaps_rollup', 'utf8'), 'Pss'),
-  };
+  const sum: Memory = { rss: 0, anonymous: 0, shared: 0, pss: 0 };
+  let named: 'file' | 'frames' | undefined;
+  let resident = 0;
+  for (const line of readFileSync('/proc/self/smaps', 'utf8').split('\n')) {
+    const field = /^(\w+):\s+(\d+) kB$/.exec(line);
+    if (field === null) {
+      if (/^[0-9a-f]+-[0-9a-f]+ /.test(line)) named = line.endsWith(path) ? 'file' : line.includes('/memfd:sectorwise-slab') ? 'frames' : undefined;
+    } else if (named !== undefined) {
+      const bytes = Number(field[2]) * 1024;
+      if (field[1] === 'Rss') {
+        resident = bytes;
+        sum.rss += bytes;
+      } else if (field[1] === 'Pss') sum.pss += bytes;
+      else if (field[1] === 'Anonymous') {
+        sum.anonymous += bytes;
+        if (named === 'frames') sum.shared += resident - bytes;
+      }
+    }
+  }
+  return sum;
 }
 
 /** Not bounded by itself: how long memory takes to go depends on `idleMs`. */

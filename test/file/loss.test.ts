@@ -3,11 +3,11 @@ import { describe, expect, it } from 'vitest';
 import type { BlockFile, FlushError, InvalidateReason } from '../../src/index.js';
 import { openSimulated, SimulatedDisk, type SimulatedDiskOptions, type SimulatedEngine, type SimulatedOpenOptions } from '../../src/testing/index.js';
 import { openSimulatedParts, type SimulatedParts } from '../../src/testing/open.js';
+import { settled, turn } from '../rigs/moved-by-hand.js';
 
 const BLOCK_BYTES = 4096;
 const SIZE = 10 * BLOCK_BYTES + 100;
 
-const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 const withCode = (code: string): unknown => expect.objectContaining({ code });
 const unplugged = withCode('ERR_SECTORWISE_UNPLUGGED');
 const shutDown = withCode('ERR_SECTORWISE_SHUTDOWN');
@@ -32,21 +32,6 @@ function scene(options: SimulatedOpenOptions = {}, disk: Partial<SimulatedDiskOp
   const events: InvalidateReason[] = [];
   parts.file.on('invalidate', (reason) => events.push(reason));
   return { ...parts, disk: simulated, events };
-}
-
-/** Moves the disk until the promise has settled; answers with what it resolves or rejects with. */
-async function settled<T>({ engine }: { engine: SimulatedEngine }, promise: Promise<T>): Promise<T> {
-  let over = false;
-  promise.then(
-    () => (over = true),
-    () => (over = true),
-  );
-  for (let turns = 0; !over; turns++) {
-    if (turns > 1000) throw new Error('it never ends');
-    await engine.step();
-    await turn();
-  }
-  return promise;
 }
 
 function rangesOf(error: unknown): [number, number][] {

@@ -238,7 +238,7 @@ describe('frames', () => {
     load(frames, 0);
     frames.began(0, 4, true);
     expect([frames.state(0, 0xff, false), frames.state(0, 0xff, true), frames.state(1, 1, false)]).toEqual([PRESENT, HELD, ABSENT]);
-    expect([frames.isWriting(frames.find(0)), frames.tryPin(0, 1, true)]).toEqual([true, -1]);
+    expect([frames.isBusy(frames.find(0)), frames.tryPin(0, 1, true)]).toEqual([true, -1]);
     frames.ended(0, 4, true, true);
     expect([frames.isBusy(frames.find(0)), frames.state(0, 0xff, true)]).toEqual([false, PRESENT]);
   });

@@ -66,7 +66,7 @@ describe('a write that is read back', () => {
     expect(told(rig.engine.sent)).toEqual(['read 10+2']);
     expect(rig.engine.sent[0].slab).toBe(rig.verification?.slab);
     expect(writer.ends).toEqual([]);
-    expect(rig.frames.isWriting(rig.frames.find(10))).toBe(true);
+    expect(rig.frames.isBusy(rig.frames.find(10))).toBe(true);
     const store = rig.ask(11, 1, { store: true });
     await turn();
     expect(store.settled).toBe(0);

@@ -496,7 +496,7 @@ class LedgerRun {
       [kind === 'file' ? 3 : 0, () => this.#resize()],
       [kind === 'file' ? 1 : 0, () => this.#allocate()],
       [kind === 'file' ? 2 : 0, () => this.#discard()],
-      [2, () => void this.#file.evict(0, this.#file.size).catch(() => {})],
+      [2, () => this.#evict()],
       [this.#flushFailed ? 8 : 0, () => this.#giveUp()],
     ];
     let left = this.#random.below(choices.reduce((sum, [weight]) => sum + weight, 0));
@@ -699,6 +699,15 @@ class LedgerRun {
     this.#note('acknowledgeLoss');
     this.#flushFailed = false;
     this.#ledger.giveUp(this.#file.acknowledgeLoss());
+  }
+
+  #evict(): void {
+    this.#watch(
+      'evict',
+      this.#file.evict(0, this.#file.size),
+      () => {},
+      (error) => this.#refused(error),
+    );
   }
 
   #resize(): void {

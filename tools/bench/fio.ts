@@ -6,7 +6,7 @@
  */
 import { runChild } from './children.js';
 import { measureMoved, type Place } from './devices.js';
-import type { Figures } from './report.js';
+import type { Contender, Figures } from './report.js';
 
 export type FioOptions = Record<string, string | number>;
 
@@ -92,4 +92,9 @@ export function fioFlags(place: Place, { pollingThread = true } = {}): FioFlags[
     ...(pollingThread ? [{ name: 'fixed, SQPOLL', options: { ...fixed, sqthread_poll: 1 } }] : []),
     ...(place.polls ? [{ name: 'fixed, polled', options: { ...fixed, hipri: 1 } }] : []),
   ];
+}
+
+/** A row for each of the flags. */
+export function fioRows(flags: readonly FioFlags[], refusal: string | undefined, run: (options: FioOptions) => Promise<Figures>): Contender[] {
+  return flags.map(({ name, options }) => ({ name: `fio, ${name}`, peer: 'fio', missing: refusal, run: () => run(options) }));
 }

@@ -5,7 +5,7 @@
  * everything is durable then. A row of ours flushes every 100 ms besides. Latencies are those of the reads.
  */
 import { atPlaces, type Place, placeKinds } from './devices.js';
-import { type FioOptions, fioFlags, fioRefusal, runFio } from './fio.js';
+import { type FioOptions, fioFlags, fioRefusal, fioRows, runFio } from './fio.js';
 import type { RunResult } from './measured-run.js';
 import type { MixedJob } from './mixed-run.js';
 import { runFigures, runModule, withThreads } from './peers.js';
@@ -43,14 +43,7 @@ function measurePlace(place: Place, settings: Settings, refusal: string | undefi
     time_based: 1,
   };
   const contenders: Contender[] = [
-    ...fioFlags(place).map(
-      ({ name, options }): Contender => ({
-        name: `fio, ${name}`,
-        peer: 'fio',
-        missing: refusal,
-        run: () => runFio({ ...fio, ...options }, 'op/s', { statPath, latencyOf: 'read' }),
-      }),
-    ),
+    ...fioRows(fioFlags(place), refusal, (flags) => runFio({ ...fio, ...flags }, 'op/s', { statPath, latencyOf: 'read' })),
     { name: 'window, write, one flush', own: true, run: () => figuresOf({ ...job, kind: 'own' }) },
     { name: `window, write, flush each ${flushMs} ms`, own: true, run: () => figuresOf({ ...job, kind: 'own', flushMs }) },
     { name: 'fs.read, fs.write', peer: 'node', run: () => figuresOf({ ...job, kind: 'callbacks' }) },

@@ -7,7 +7,7 @@
  * Guarantees: every byte that was shown came from the device during the run, by the device's own counts, or by what the kernel charged to the process where others use the device too.
  */
 import { atPlaces, type Place, placeKinds } from './devices.js';
-import { type FioFlags, fioFlags, fioRefusal, runFio } from './fio.js';
+import { type FioFlags, fioFlags, fioRefusal, fioRows, runFio } from './fio.js';
 import { bytesText } from './format.js';
 import { peerPackages } from './peer-packages.js';
 import { runFigures, runReader } from './peers.js';
@@ -69,14 +69,7 @@ async function everyone(run: Run, depth: number): Promise<Section> {
   ];
   const batches = { fixedbufs: 1, registerfiles: 1, iodepth_batch_submit: 16, iodepth_batch_complete_min: 1, iodepth_batch_complete_max: 16 };
   const contenders: Contender[] = [
-    ...fioFlags(place).map(
-      ({ name, options }): Contender => ({
-        name: `fio, ${name}`,
-        peer: 'fio',
-        missing: refusal,
-        run: () => runFio({ ...fio, ...options }, 'op/s', place),
-      }),
-    ),
+    ...fioRows(fioFlags(place), refusal, (flags) => runFio({ ...fio, ...flags }, 'op/s', place)),
     { name: 'fio, fixed, batches of 16', missing: refusal, run: () => runFio({ ...fio, ...batches }, 'op/s', place) },
     { name: own, own: true, run: () => read({ ...job, kind: 'random-windows' }, 'op/s') },
     ...(place.kind === 'file' && depth === variantsDepth ? variants : []),

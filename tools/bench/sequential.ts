@@ -6,7 +6,7 @@
  * Cores: the processor time of all threads in the time that the run took.
  */
 import { atPlaces, type Place, placeKinds } from './devices.js';
-import { type FioOptions, fioFlags, fioRefusal, runFio } from './fio.js';
+import { type FioOptions, fioFlags, fioRefusal, fioRows, runFio } from './fio.js';
 import type { RunResult } from './measured-run.js';
 import { setCache } from './page-cache.js';
 import { runFigures, runModule, runReader, withThreads } from './peers.js';
@@ -44,20 +44,16 @@ interface Bench {
   refusal: string | undefined;
 }
 
-function fioRows({ refusal }: Bench, place: Place, options: FioOptions): Contender[] {
+function fioPieces({ refusal }: Bench, place: Place, options: FioOptions): Contender[] {
   const all: FioOptions = { filename: place.path, size: place.size, bs: '1m', iodepth: depth, ioengine: 'io_uring', direct: 1, ...options };
-  return fioFlags(place, { pollingThread: false }).map(({ name, options: flags }) => ({
-    name: `fio, ${name}`,
-    peer: 'fio',
-    missing: refusal,
-    run: async () => withCores(await runFio({ ...all, ...flags }, 'MiB/s', { statPath: place.statPath })),
-  }));
+  const run = async (flags: FioOptions): Promise<Figures> => withCores(await runFio({ ...all, ...flags }, 'MiB/s', { statPath: place.statPath }));
+  return fioRows(fioFlags(place, { pollingThread: false }), refusal, run);
 }
 
 function readingPast(bench: Bench, place: Place): Promise<Section> {
   const job = { path: place.path, size: place.size, direct: true, statPath: place.statPath };
   const contenders: Contender[] = [
-    ...fioRows(bench, place, { rw: 'read' }),
+    ...fioPieces(bench, place, { rw: 'read' }),
     { name: own, own: true, run: () => reading({ ...job, kind: 'scan-windows' }) },
     { name: 'fs.read, one at a time', peer: 'node', run: () => reading({ ...job, kind: 'scan-callbacks' }) },
     { name: `fs.read, ${depth} at a time, 32 threads`, peer: 'node', run: () => reading({ ...job, kind: 'scan-callbacks', depth }, 32) },
@@ -69,7 +65,7 @@ function readingPast(bench: Bench, place: Place): Promise<Section> {
 function writingTo(bench: Bench, place: Place): Promise<Section> {
   const job = { path: place.path, size: place.size, statPath: place.statPath };
   const contenders: Contender[] = [
-    ...fioRows(bench, place, { rw: 'write', end_fsync: 1 }),
+    ...fioPieces(bench, place, { rw: 'write', end_fsync: 1 }),
     { name: ownWrite, own: true, run: () => writing({ ...job, kind: 'own', depth: 1 }) },
     { name: `write, ${depth} at a time, and flush`, own: true, run: () => writing({ ...job, kind: 'own', depth }) },
     { name: `fs.write, O_DIRECT, ${depth} at a time, 32 threads`, peer: 'node', run: () => writing({ ...job, kind: 'direct', depth }, 32) },
