@@ -1,0 +1,242 @@
+/**
+ * The words in which a layout is told: what was read of an image (table, partitions, volumes), what was found about it, and the report that holds both.
+ *
+ * Guarantees: plain data, no behaviour. Offsets and sizes are bytes and bigint, because a partition table can hold 2^64 sectors; sector sizes, page sizes and
+ * cluster sizes are numbers. The names of kinds, states, tiers, severities and codes are those of the JSON output, and a promise.
+ * Leaves to others: reading (`table.ts`, `volume.ts`), judging (`check.ts`), showing (`src/cli`).
+ */
+
+/** Where the bytes of an image come from: a Buffer, an image file, a block device. */
+export interface ImageSource {
+  /** Bytes in all. */
+  readonly size: bigint;
+  /**
+   * The `length` bytes from `offset` on; fewer where the image ends earlier, none beyond it. Throws `LayoutError` with code `ERR_SECTORWISE_IO` where they cannot be read.
+   * The answer stays as it is: nobody changes it later.
+   */
+  read(offset: bigint, length: number): Uint8Array;
+}
+
+/** A sector size and how it became known. */
+export interface SectorSize {
+  /** Bytes: 512, 1024, 2048 or 4096. */
+  value: number;
+  /** `option`: the caller said so; `device`: the device did; `gpt-primary`, `gpt-backup`: a header with a valid CRC lies there; `boot-sector`: a partition's boot sector does; `assumed`: nothing told. */
+  source: 'option' | 'device' | 'gpt-primary' | 'gpt-backup' | 'boot-sector' | 'assumed';
+}
+
+/** What the device under a layout asks for; of an image, what is assumed of it. All in bytes. */
+export interface Topology {
+  logical: number;
+  /** 4096 where nobody told. */
+  physical: number;
+  /** minimum_io_size; 0 where unknown. */
+  minimumIo: number;
+  /** optimal_io_size as reported, usable or not; 0 where unknown. */
+  optimalIo: number;
+  /** Of the whole device: bytes from its start to the first naturally aligned place; -1 where the stack cannot be aligned. */
+  alignmentOffset: number;
+  /** Bytes of a zone of a zoned device, else 0. */
+  zone: number;
+  /** chunk_sectors in bytes (stripe segment or zone), 0 where there is none. */
+  chunk: number;
+  source: 'device' | 'option' | 'assumed';
+}
+
+export type TableKind = 'gpt' | 'mbr' | 'superfloppy' | 'pmbr-only' | 'none';
+
+export type TableState =
+  | 'ok'
+  | 'primary-bad'
+  | 'backup-bad'
+  | 'backup-missing'
+  | 'backup-not-at-end'
+  | 'no-valid-table'
+  | 'overlap'
+  | 'partition-beyond-end'
+  | 'ebr-loop'
+  | 'hybrid-mbr'
+  | 'protective-mbr-without-gpt'
+  | 'ambiguous-sector-size';
+
+export interface Partition {
+  /** As the kernel numbers it: GPT by entry, MBR 1 to 4, logical partitions 5 and up. */
+  number: number;
+  start: bigint;
+  size: bigint;
+  /** GPT: the type's GUID in lower case; MBR: `0x83`. */
+  type: string;
+  /** What that type is called, where it is known. */
+  typeName?: string;
+  /** GPT: the partition's own name. */
+  name?: string;
+  /** GPT: the partition's own GUID, lower case. */
+  uuid?: string;
+  /** Never holds a file system's data (BIOS boot, MSR, PReP, protective): findings about it are information. */
+  exempt: boolean;
+  /** Its start satisfies rule R1 for every page size asked about. Filled in by the check; `false` before it. */
+  aligned: boolean;
+}
+
+export interface Table {
+  kind: TableKind;
+  state: TableState[];
+  sectorSize: SectorSize;
+  /** In the order of their numbers. */
+  partitions: Partition[];
+  /** GPT: disk GUID, lower case. */
+  diskId?: string;
+  /** GPT: where the copies lie, and whether each is whole. */
+  primary?: GptCopy;
+  backup?: GptCopy;
+  /** Containers of logical partitions, for pictures; not partitions of their own. */
+  extended: { start: bigint; size: bigint }[];
+  /** What went wrong on the way, already as findings. */
+  findings: Finding[];
+}
+
+export interface GptCopy {
+  /** Byte of the header. */
+  header: bigint;
+  /** Byte of the entry array. */
+  entries: bigint;
+  entryCount: number;
+  entryBytes: number;
+  firstUsable: bigint;
+  /** Byte of the last usable sector. */
+  lastUsable: bigint;
+  valid: boolean;
+  /** Why it is not, in words. */
+  reason?: string;
+}
+
+export type VolumeKind =
+  | 'fat12'
+  | 'fat16'
+  | 'fat32'
+  | 'exfat'
+  | 'ext2'
+  | 'ext3'
+  | 'ext4'
+  | 'xfs'
+  | 'ntfs'
+  | 'btrfs'
+  | 'luks1'
+  | 'luks2'
+  | 'lvm2'
+  | 'md'
+  | 'swap';
+
+/** Whether a page of a file can be mapped as one page of the device: of every file, of some, of none (rule R6). */
+export type Tier = 'guaranteed' | 'per-file' | 'impossible';
+
+/** A tier seen from the start of the device and from the start of the volume (a partition node, a loop device over it). */
+export interface Tiers {
+  absolute: Tier;
+  relative: Tier;
+}
+
+/** A file system, or a layer that holds others. */
+export interface Volume {
+  /** The partition it lies in; null where it is the whole image. */
+  partition: number | null;
+  kind: VolumeKind;
+  /** Its first byte in the image. */
+  offset: bigint;
+  /** Its bytes, by its own account; undefined where it does not tell. */
+  size?: bigint;
+  /** First byte of the cluster, block or payload space, from the volume's start. */
+  dataOffset: bigint;
+  dataOffsetAbsolute: bigint;
+  /** Cluster or block size in bytes; of a layer, its grain (LVM: extent; LUKS: sector; md: chunk). */
+  unit: number;
+  /** By page size as a decimal string. */
+  tiers: Record<string, Tiers>;
+  /** Holds ciphertext: what is inside cannot be seen. */
+  opaque: boolean;
+  /** Volumes found inside (LVM's logical volumes, md's array), their offsets added up. */
+  inside: Volume[];
+  label?: string;
+  uuid?: string;
+  /** The kind's own numbers that a user may want to see (reserved sectors, FAT length, stride, ...). */
+  details: Record<string, number | bigint | string>;
+  /** For a logical volume or an array: its name. */
+  name?: string;
+}
+
+export type Severity = 'error' | 'warning' | 'info';
+
+/** One thing found, with the division that shows it and what mends it. */
+export interface Finding {
+  severity: Severity;
+  /** `E_...`, `W_...` or `I_...`: a promise. */
+  code: string;
+  /** Which layer spoils it. */
+  layer: 'device' | 'table' | 'partition' | 'volume' | 'file';
+  /** Partition it is about, else null. */
+  partition: number | null;
+  /** The number judged, where there is one: `value % modulus = remainder`. */
+  value?: bigint;
+  modulus?: bigint;
+  remainder?: bigint;
+  /** What, with bytes and LBA, arithmetic included: never only "not aligned". */
+  message: string;
+  /** What to do; empty where nothing needs doing. */
+  fix: string;
+}
+
+/** 0 aligned; 1 alignment error; 2 table damaged or contradictory; 3 nothing to judge; 4 could not read; 64 usage. */
+export type ExitCode = 0 | 1 | 2 | 3 | 4 | 64;
+
+/** What a file's extents say (rule R7), by page size. */
+export interface FileReport {
+  path: string;
+  size: bigint;
+  /** The file system's kind as the kernel names it (`ext4`, `vfat`, ...). */
+  fileSystem: string;
+  /** By page size as a decimal string. */
+  pages: Record<string, FilePages>;
+}
+
+export interface FilePages {
+  mappable: bigint;
+  total: bigint;
+  /** Pages of the longest run that is contiguous on the device, and where in the file it begins. */
+  longestRun: { pages: bigint; offset: bigint };
+  /** The first page that cannot be mapped, and why. */
+  firstFailing?: { page: bigint; offset: bigint; cause: string };
+  /** `size % page`: the last page holds that many bytes of the file. */
+  tail: number;
+}
+
+export interface Report {
+  schemaVersion: 1;
+  tool: 'sectorwise';
+  version: string;
+  target: string;
+  sectorSize: SectorSize;
+  topology: Topology;
+  table: Table;
+  volumes: Volume[];
+  file?: FileReport;
+  findings: Finding[];
+  summary: {
+    worst: Severity | null;
+    exit: ExitCode;
+    /** One sentence, naming the layer that spoils it. */
+    verdict: string;
+  };
+}
+
+/** What to judge by. */
+export interface CheckOptions {
+  /** Page sizes in bytes, powers of two; `[4096]` where not given. */
+  pages?: readonly number[];
+  sectorSize?: number;
+  physical?: number;
+  /** Of the device, where it is one. */
+  topology?: Topology;
+  /** Warnings count as errors for the exit code. */
+  strict?: boolean;
+  target?: string;
+}
