@@ -11,7 +11,7 @@ export interface ImageSource {
   /** Bytes in all. */
   readonly size: bigint;
   /**
-   * The `length` bytes from `offset` on; fewer where the image ends earlier, none beyond it. Throws `LayoutError` with code `ERR_SECTORWISE_IO` where they cannot be read.
+   * The `length` bytes from `offset` on; fewer where the image ends earlier, none beyond it. Throws where they cannot be read (the system call's error).
    * The answer stays as it is: nobody changes it later.
    */
   read(offset: bigint, length: number): Uint8Array;
