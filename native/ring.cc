@@ -36,6 +36,12 @@ constexpr uint64_t kChunkBytes = 4 << 20;
 // How long the end of an environment waits for operations in flight.
 constexpr int kDrainMs = 2000;
 
+// What one entry of a page directory maps (x86-64, and arm64 with 4 KiB pages).
+constexpr uint64_t kHugePage = 2 << 20;
+// Chunks in a row that may be without huge pages, or take longer than so many milliseconds to get them, before no more is tried.
+constexpr int kHugeTries = 4;
+constexpr int64_t kHugeMs = 12;
+
 constexpr size_t kLine = 64;
 constexpr size_t kPage = 4096;
 
@@ -64,7 +70,11 @@ struct RegisteredSlab {
   std::shared_ptr<SlabMemory> memory;
   // Index of its first chunk in the kernel's table of buffers.
   uint64_t firstChunk;
+  // Registered with the kernel.
   std::vector<bool> chunks;
+  // Used since it was made or given back: it has huge pages where there are any to be had.
+  std::vector<bool> touched;
+  std::vector<bool> huge;
 };
 
 class RingCore final : public JobOwner {
@@ -169,6 +179,7 @@ class Ring : public std::enable_shared_from_this<Ring> {
   int GiveBack(uint32_t slab, uint64_t offset, uint64_t length);
   void Close();
   std::vector<Feature> Features() const;
+  Feature HugePages() const;
 
   const char* engine() const { return uring_ != nullptr ? "io_uring" : "threads"; }
   uint32_t depth() const { return depth_; }
@@ -185,6 +196,7 @@ class Ring : public std::enable_shared_from_this<Ring> {
   bool Unseen() const { return core_->Tail() != OwnHead() || (uring_ != nullptr && uring_->CompletionTail() != KernelHead()); }
 
   int Check(const uint32_t* entry, Job* job, int64_t* chunk);
+  void Touch(uint32_t slab, uint64_t offset, uint64_t length);
   bool Registered(uint32_t slab, uint64_t offset, uint64_t length, int64_t* chunk);
   void Push(const Job& filled, Job** first, Job** last, uint32_t* count);
   void Woken();
@@ -202,6 +214,11 @@ class Ring : public std::enable_shared_from_this<Ring> {
   uint32_t accepted_ = 0;
   uint64_t slabBytes_ = 0;
   uint64_t registeredBytes_ = 0;
+  uint64_t touchedBytes_ = 0;
+  uint64_t hugeBytes_ = 0;
+  // Why the last chunk has no huge pages, 0 where it has, and how many in a row had none or took too long; after kHugeTries no more is tried.
+  int hugeError_ = 0;
+  int hugeFailures_ = 0;
   napi_ref onWake_ = nullptr;
   napi_ref onSettled_ = nullptr;
   napi_async_cleanup_hook_handle cleanup_ = nullptr;
@@ -261,6 +278,7 @@ int Ring::Check(const uint32_t* entry, Job* job, int64_t* chunk) {
       if (job->length == 0 || offset + job->length > memory.bytes) return -EINVAL;
       if (job->length > static_cast<uint64_t>(INT64_MAX - job->position)) return -EINVAL;
       job->address = memory.shared + offset;
+      Touch(slab, offset, job->length);
       if (uring_ != nullptr) Registered(slab, offset, job->length, chunk);
       return 0;
     }
@@ -280,6 +298,27 @@ int Ring::Check(const uint32_t* entry, Job* job, int64_t* chunk) {
       return 0;
   }
   return -EINVAL;
+}
+
+// Memory is about to be used: what of it nobody used before gets huge pages first, because registering it or DMA into it would pin small ones.
+void Ring::Touch(uint32_t index, uint64_t offset, uint64_t length) {
+  RegisteredSlab& slab = core_->slabs[index];
+  for (uint64_t chunk = offset / kChunkBytes; chunk * kChunkBytes < offset + length; chunk++) {
+    if (slab.touched[chunk]) continue;
+    slab.touched[chunk] = true;
+    const uint64_t start = chunk * kChunkBytes;
+    const uint64_t bytes = std::min(kChunkBytes, slab.memory->bytes - start);
+    touchedBytes_ += bytes;
+    const uint64_t whole = bytes / kHugePage * kHugePage;
+    if (whole == 0 || hugeFailures_ >= kHugeTries) continue;
+    const int64_t began = NowMs();
+    const int status = slab.memory->MakeHuge(start, whole);
+    hugeError_ = -status;
+    slab.huge[chunk] = status == 0;
+    if (status == 0) hugeBytes_ += whole;
+    // A machine whose memory is in pieces looks for a long time: the event loop is worth more than huge pages.
+    hugeFailures_ = status < 0 || NowMs() - began > kHugeMs ? hugeFailures_ + 1 : 0;
+  }
 }
 
 // Is the range inside one registered buffer? Registers the one it is in, unless the kernel refused one before.
@@ -446,7 +485,7 @@ int Ring::AddSlab(std::shared_ptr<SlabMemory> memory) {
   if (!core_->slabs.empty()) first = core_->slabs.back().firstChunk + core_->slabs.back().chunks.size();
   slabBytes_ += memory->bytes;
   const uint64_t chunks = (memory->bytes + kChunkBytes - 1) / kChunkBytes;
-  core_->slabs.push_back({std::move(memory), first, std::vector<bool>(chunks)});
+  core_->slabs.push_back({std::move(memory), first, std::vector<bool>(chunks), std::vector<bool>(chunks), std::vector<bool>(chunks)});
   return static_cast<int>(core_->slabs.size() - 1);
 }
 
@@ -459,11 +498,17 @@ int Ring::GiveBack(uint32_t index, uint64_t offset, uint64_t length) {
   if (offset > bytes || length == 0 || length > bytes - offset) return -EINVAL;
   if (offset % kChunkBytes != 0 || (length % kChunkBytes != 0 && offset + length != bytes)) return -EINVAL;
   for (uint64_t chunk = offset / kChunkBytes; chunk * kChunkBytes < offset + length; chunk++) {
-    if (!slab.chunks[chunk]) continue;
-    const int status = uring_->UnregisterBuffer(static_cast<unsigned>(slab.firstChunk + chunk));
-    if (status < 0) return status;
-    slab.chunks[chunk] = false;
-    registeredBytes_ -= std::min(kChunkBytes, bytes - chunk * kChunkBytes);
+    const uint64_t chunkBytes = std::min(kChunkBytes, bytes - chunk * kChunkBytes);
+    if (slab.chunks[chunk]) {
+      const int status = uring_->UnregisterBuffer(static_cast<unsigned>(slab.firstChunk + chunk));
+      if (status < 0) return status;
+      slab.chunks[chunk] = false;
+      registeredBytes_ -= chunkBytes;
+    }
+    if (slab.touched[chunk]) touchedBytes_ -= chunkBytes;
+    if (slab.huge[chunk]) hugeBytes_ -= chunkBytes / kHugePage * kHugePage;
+    slab.touched[chunk] = false;
+    slab.huge[chunk] = false;
   }
   return slab.memory->Punch(offset, length);
 }
@@ -577,8 +622,22 @@ std::string Megabytes(uint64_t bytes) {
   return text;
 }
 
+Feature Ring::HugePages() const {
+  if (slabBytes_ < kHugePage) return {"huge pages", false, "there is less memory than one, " + Megabytes(slabBytes_)};
+  std::string reason = "under " + Megabytes(hugeBytes_) + " of " + Megabytes(touchedBytes_);
+  if (hugeFailures_ >= kHugeTries) {
+    reason += hugeError_ == EINVAL  ? "; not tried any more: the kernel makes none of shared memory on demand (Linux 6.1 does)"
+              : hugeError_ != 0     ? "; not tried any more: " + ErrorText(hugeError_)
+                                    : "; not tried any more: they took too long";
+  } else if (touchedBytes_ < slabBytes_) {
+    reason += "; the rest when it is first touched";
+  }
+  return {"huge pages", hugeBytes_ > 0 || hugeFailures_ < kHugeTries, reason};
+}
+
 std::vector<Feature> Ring::Features() const {
   std::vector<Feature> all = features;
+  all.push_back(HugePages());
   if (uring_ == nullptr) return all;
   const int error = uring_->BuffersError();
   std::string reason = "used for " + Megabytes(registeredBytes_) + " of " + Megabytes(slabBytes_);

@@ -30,6 +30,8 @@ constexpr unsigned kNoExecSeal = 0x8;
 // What one ArrayBuffer takes on Node 20.
 constexpr int64_t kSlabMax = int64_t{4} << 30;
 constexpr int64_t kPage = 4096;
+// MADV_COLLAPSE, 6.1; older headers lack it, older kernels answer EINVAL. It does what it says where huge pages for shared memory are off by default (shmem_enabled = never), as they are nearly everywhere.
+constexpr int kCollapse = 25;
 
 // Tells a slab from any other object.
 constexpr napi_type_tag kSlabTag = {0x5ec708153514b000, 0x9a1d40c2b6f3e871};
@@ -283,6 +285,15 @@ int SlabMemory::Punch(size_t offset, size_t length) {
   // Copies that stores made in the private mapping are not the memfd's to free.
   if (madvise(priv + offset, length, MADV_DONTNEED) != 0) return -errno;
   return fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset), static_cast<off_t>(length)) == 0 ? 0 : -errno;
+}
+
+int SlabMemory::MakeHuge(size_t offset, size_t length) {
+  if (offset % kTable != 0 || length % kTable != 0) return -EINVAL;
+  // Nothing is collapsed where there is no page at all.
+  for (size_t at = offset; at < offset + length; at += kTable) {
+    if (fallocate(fd, FALLOC_FL_KEEP_SIZE, static_cast<off_t>(at), kPage) != 0) return -errno;
+  }
+  return madvise(shared + offset, length, kCollapse) == 0 ? 0 : -errno;
 }
 
 std::shared_ptr<SlabMemory> SlabMemoryOf(Napi::Value object) {

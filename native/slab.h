@@ -29,6 +29,9 @@ struct SlabMemory {
   // Gives pages back to the system: both mappings read zeros until they are stored into. Nothing may be in flight over them, nor may they be registered with a ring: the
   // kernel would go on with the old pages, which nobody sees. 0 or -errno.
   int Punch(size_t offset, size_t length);
+  // Has the kernel put huge pages under the range (of whole ones, else nothing is done), which nothing is in flight over: one entry of the page table, one segment of a request, where there were 512. 0 or -errno;
+  // whatever it says, the memory is as usable as before. Takes about as long as touching every page would.
+  int MakeHuge(size_t offset, size_t length);
 };
 
 // The memory of the object that createSlab answered with; empty if it is something else.

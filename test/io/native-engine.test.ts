@@ -1,6 +1,7 @@
 /**
  * The engines of the addon against real files: every operation, bad entries, both ways to wait, and the ends of rings, workers and processes.
  */
+import assert from 'node:assert/strict';
 import { execFile, execFileSync, spawnSync } from 'node:child_process';
 import {
   chmodSync,
@@ -603,6 +604,103 @@ for (const name of ['threads', 'io_uring'] as const) {
     });
   });
 }
+
+/** Bytes of frames' memory of this process that huge pages map. */
+function hugeBytes(): number {
+  let inFrames = false;
+  let sum = 0;
+  for (const line of readFileSync('/proc/self/smaps', 'utf8').split('\n')) {
+    if (/^[0-9a-f]+-[0-9a-f]+ /.test(line)) inFrames = line.includes('/memfd:sectorwise-slab');
+    else if (inFrames && line.startsWith('ShmemPmdMapped:')) sum += Number(line.split(/\s+/)[1]) * 1024;
+  }
+  return sum;
+}
+
+/** What an engine says of its huge pages: bytes that have them, of bytes that were used. */
+function claimed(bench: Bench): { huge: number; used: number } {
+  const reason = bench.engine.features().find(({ name }) => name === 'huge pages')?.reason as string;
+  const [, huge, used] = /^under (\d+) MiB of (\d+) MiB/.exec(reason) ?? assert.fail(reason);
+  return { huge: Number(huge) * MIB, used: Number(used) * MIB };
+}
+
+/** Reads into the first 4 MiB of a slab that got huge pages for them: the kernel may find none for once, or have a page of the range elsewhere for a moment. */
+function withHugePages(name: EngineName, slabBytes: number, file = path): { bench: Bench; before: number } | undefined {
+  for (let tries = 0; tries < 20; tries++) {
+    const before = hugeBytes();
+    const bench = new Bench(name, { slabBytes, file });
+    bench.one(OP_READ, { length: 4096 });
+    if (claimed(bench).huge > 0) return { bench, before };
+    bench.close();
+  }
+  return undefined;
+}
+
+const probe = withHugePages('threads', 4 * MIB, fileURLToPath(import.meta.url));
+probe?.bench.close();
+const small = probe === undefined ? 'the kernel puts none under shared memory when asked to, as Linux 6.1 does' : undefined;
+
+describe.each(['threads', ...(refusal('io_uring') === undefined ? ['io_uring' as const] : [])] as const)('huge pages, with engine %s', (name) => {
+  const note = small === undefined ? '' : ` (skipped: ${small})`;
+  const opened = (slabBytes: number): { bench: Bench; before: number } => withHugePages(name, slabBytes) ?? assert.fail('no huge pages in twenty tries');
+
+  it.skipIf(small !== undefined)(`are under memory from its first use on, in pieces of 4 MiB${note}`, () => {
+    const { bench, before } = opened(10 * MIB);
+    expect(claimed(bench)).toEqual({ huge: 4 * MIB, used: 4 * MIB });
+    expect(hugeBytes() - before).toBe(4 * MIB);
+    bench.one(OP_READ, { slabOffset: 8 * MIB - 4096, length: 8192 });
+    expect(claimed(bench).used).toBe(10 * MIB);
+    expect(hugeBytes() - before).toBe(claimed(bench).huge);
+    bench.close();
+  });
+
+  it.skipIf(small !== undefined)(`go with memory that is given back, which is used again afterwards${note}`, () => {
+    const { bench, before } = opened(8 * MIB);
+    expect(bench.engine.giveBack(bench.slabIndex, 0, 4 * MIB)).toBe(true);
+    expect(hugeBytes() - before).toBe(0);
+    expect(claimed(bench)).toEqual({ huge: 0, used: 0 });
+    bench.one(OP_READ, { slabOffset: 4096, length: 4096 });
+    expect(claimed(bench).used).toBe(4 * MIB);
+    expect(hugeBytes() - before).toBe(claimed(bench).huge);
+    const expected = readFileSync(path).subarray(0, 4096);
+    expect(expected.equals(bench.bytes.subarray(4096, 8192))).toBe(true);
+    expect(bench.bytes.subarray(0, 4096).every((byte) => byte === 0)).toBe(true);
+    bench.close();
+  });
+
+  it.skipIf(small !== undefined)(`keep stray stores out page by page${note}`, () => {
+    const { bench } = opened(4 * MIB);
+    bench.bytes.fill(5, 3 * 4096, 4 * 4096);
+    const seen = new Uint8Array(bench.slab.private);
+    expect([seen[3 * 4096], seen[4 * 4096 - 1], seen[4 * 4096]]).toEqual([5, 5, 0]);
+    seen[3 * 4096 + 7] = 9;
+    seen[2 * MIB] = 9;
+    expect([bench.bytes[3 * 4096 + 7], bench.bytes[2 * MIB]]).toEqual([5, 0]);
+    bench.slab.repair(0, 4 * MIB);
+    expect([seen[3 * 4096 + 7], seen[2 * MIB]]).toEqual([5, 0]);
+    bench.one(OP_READ, { length: 4096, slabOffset: 2 * MIB });
+    const expected = readFileSync(path).subarray(0, 4096);
+    expect(expected.equals(seen.subarray(2 * MIB, 2 * MIB + 4096))).toBe(true);
+    bench.close();
+  });
+
+  it.skipIf(small !== undefined)(`keep what was stored before the first use${note}`, () => {
+    const bench = new Bench(name, { slabBytes: 4 * MIB });
+    for (let page = 0; page < 1024; page += 3) bench.bytes.fill(page % 251, page * 4096, (page + 1) * 4096);
+    bench.one(OP_READ, { slabOffset: 4096, length: 4096 });
+    for (let page = 0; page < 1024; page += 3) {
+      expect(bench.bytes[page * 4096]).toBe(page % 251);
+      expect(bench.bytes[page * 4096 + 4095]).toBe(page % 251);
+    }
+    bench.close();
+  });
+
+  it('are not asked for where there is less memory than one', () => {
+    const bench = new Bench(name);
+    bench.one(OP_READ, { length: 4096 });
+    expect(bench.engine.features()).toContainEqual({ name: 'huge pages', used: false, reason: 'there is less memory than one, 1 MiB' });
+    bench.close();
+  });
+});
 
 const noUring = refusal('io_uring');
 
