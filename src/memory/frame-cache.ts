@@ -47,6 +47,9 @@ const AREA_FRAMES = 1024;
 const TABLE_BYTES = 64;
 const TABLE_BYTES_MORE = 4096;
 
+/** How far from the block that was found last a neighbour is looked for without a search. */
+const SEEK_BLOCKS = 1024;
+
 const BUSY = READS | WRITES;
 const NEW_USE = EPOCH | AHEAD;
 /** Bits that a frame's number moves up by to be the place of its record. Written out: the result of a function would not be known when V8 compiles. */
@@ -80,6 +83,9 @@ export class FrameCache implements BlockStore {
   readonly #exposed: Uint16Array;
   readonly #table: BlockTable;
   readonly #eviction: Eviction;
+  /** A block that was looked for, and the frame that it was in: where the search for its neighbours begins. */
+  #soughtBlock = 0;
+  #soughtFrame = 0;
   #room: number;
   #reservedFree: number[] = [];
   readonly #engine: Engine;
@@ -133,6 +139,24 @@ export class FrameCache implements BlockStore {
     return this.#table.find(block);
   }
 
+  /** As `find`, for who goes through neighbouring blocks: what came in together lies side by side, and the records say so without a search. */
+  seek(block: number): number {
+    const distance = block - this.#soughtBlock;
+    if (distance >= -SEEK_BLOCKS && distance <= SEEK_BLOCKS) {
+      const frame = this.#soughtFrame + distance;
+      const record = frame << RECORD_SHIFT;
+      if (frame >= 0 && frame < this.#all && this.#words[record + BLOCK_LOW] === (block | 0) && this.#words[record + BLOCK_HIGH] === ((block * 2 ** -32) | 0) + 1) {
+        return frame;
+      }
+    }
+    const found = this.#table.find(block);
+    if (found >= 0) {
+      this.#soughtBlock = block;
+      this.#soughtFrame = found;
+    }
+    return found;
+  }
+
   /** The bytes of a frame, as the device and writable windows see them. */
   bytesOf(frame: number, count = 1): Uint8Array {
     const at = (frame % SLAB_FRAMES) * BLOCK_BYTES;
@@ -177,7 +201,11 @@ export class FrameCache implements BlockStore {
 
   /** For the immediate path: pins the block's frame if the sectors are there; answers with the frame or -1. */
   tryPin(block: number, need: number, store: boolean): number {
-    const frame = this.#table.find(block);
+    return this.tryPinFrame(this.#table.find(block), need, store);
+  }
+
+  /** As `tryPin`, of a block that was looked for already. */
+  tryPinFrame(frame: number, need: number, store: boolean): number {
     if (frame < 0) return -1;
     const words = this.#words;
     const record = frame << RECORD_SHIFT;
@@ -228,7 +256,7 @@ export class FrameCache implements BlockStore {
   begin(): void {}
 
   state(block: number, need: number, store: boolean): number {
-    const frame = this.#table.find(block);
+    const frame = this.seek(block);
     if (frame < 0) return ABSENT;
     const state = this.#words[frame * FRAME_WORDS + STATE];
     if (store && (state & BUSY) !== 0) return BLOCK_HELD;
@@ -240,16 +268,16 @@ export class FrameCache implements BlockStore {
   }
 
   idle(block: number): boolean {
-    const frame = this.#table.find(block);
+    const frame = this.seek(block);
     return frame >= 0 && frame < this.frames && !this.#isHeld(frame);
   }
 
   pin(block: number): void {
-    this.pinFrame(this.#table.find(block));
+    this.pinFrame(this.seek(block));
   }
 
   unpin(block: number): void {
-    this.unpinFrame(this.#table.find(block));
+    this.unpinFrame(this.seek(block));
   }
 
   take(block: number, count: number): number {
@@ -267,7 +295,7 @@ export class FrameCache implements BlockStore {
   }
 
   locate(block: number): number {
-    const frame = this.#table.find(block);
+    const frame = this.seek(block);
     this.slab = this.slabOf(frame);
     this.offset = this.offsetOf(frame);
     return this.validOf(frame);
@@ -276,7 +304,7 @@ export class FrameCache implements BlockStore {
   began(start: number, sectors: number, write: boolean): void {
     const last = Math.floor((start + sectors - 1) / BLOCK_SECTORS);
     for (let block = Math.floor(start / BLOCK_SECTORS); block <= last; block++) {
-      const frame = this.#table.find(block);
+      const frame = this.seek(block);
       if (frame < this.frames && !this.#isHeld(frame)) this.#room--;
       const at = frame * FRAME_WORDS + STATE;
       const field = write ? WRITES : READS;
@@ -288,7 +316,7 @@ export class FrameCache implements BlockStore {
   ended(start: number, sectors: number, write: boolean, ok: boolean): void {
     const end = start + sectors;
     for (let block = Math.floor(start / BLOCK_SECTORS); block * BLOCK_SECTORS < end; block++) {
-      const frame = this.#table.find(block);
+      const frame = this.seek(block);
       const at = frame * FRAME_WORDS + STATE;
       if (write) {
         this.#words[at] -= WRITE;
@@ -538,9 +566,10 @@ export class FrameCache implements BlockStore {
   /** Gives the blocks [block, block+run) to the frames from `frame` on. */
   #assign(frame: number, run: number, block: number): void {
     const inReserve = frame >= this.frames;
+    // From the last to the first: an entry of the table that goes makes those behind it move up, and they are about to go too.
+    if (!inReserve) for (let at = frame + run - 1; at >= frame; at--) this.#empty(at);
     for (let i = 0; i < run; i++) {
       const at = frame + i;
-      if (!inReserve) this.#empty(at);
       if ((this.#words[at * FRAME_WORDS + STATE] & EXPOSED) !== 0) this.#repairAround(at);
       this.#table.insert(at, block + i);
     }

@@ -547,7 +547,7 @@ export class RequestManager implements CompletionConsumer {
     if (slotsNeeded > this.slots.freeCount - (caller.blocking ? 0 : RESERVED_SLOTS)) return false;
     // Pinning what is idle takes room too: from those whose blocks are planned and have no memory yet.
     if (absent + held > 0 && absent + this.#planned > store.room() - held) return false;
-    this.#enter(caller, waits);
+    this.#enter(caller, waits, absent === count);
     return true;
   }
 
@@ -555,21 +555,22 @@ export class RequestManager implements CompletionConsumer {
     return first * BLOCK_SECTORS < this.#excludedTo && (first + count) * BLOCK_SECTORS > this.#excludedFrom;
   }
 
-  #enter(caller: Caller, waits: number): void {
+  /** `unknown`: no block has memory, which need not be asked again for each. */
+  #enter(caller: Caller, waits: number, unknown: boolean): void {
     const { first, count } = caller;
     const store = this.#store;
     const slots = this.slots;
     let head = -1;
     let slot = -1;
     // Pinned first, so that nothing taken below is one of the caller's own.
-    for (let i = 0; i < count; i++) {
+    for (let i = 0; i < count && !unknown; i++) {
       const block = first + i;
       if (store.state(block, this.#needOf(caller, i), caller.store) !== ABSENT) store.pin(block);
     }
     for (let i = 0; i < count; i++) {
       const block = first + i;
       const need = this.#needOf(caller, i);
-      const state = store.state(block, need, caller.store);
+      const state = unknown ? ABSENT : store.state(block, need, caller.store);
       if (state === PRESENT) continue;
       if (state === ABSENT && need === 0) {
         let run = 1;

@@ -132,7 +132,7 @@ export class DirectAccess implements Access {
     const first = Math.floor(offset / BLOCK_BYTES);
     const count = blocksOver(offset, length);
     for (let i = 0; i < count; i++) {
-      const frame = this.#frames.find(first + i);
+      const frame = this.#frames.seek(first + i);
       const need = needOf(i, offset, length);
       if (frame < 0 || (this.#frames.validOf(frame) & need) !== need) return false;
     }
@@ -380,7 +380,7 @@ export class DirectAccess implements Access {
     const first = Math.floor(offset / BLOCK_BYTES);
     const count = blocksOver(offset, length);
     for (let i = 0; i < count; i++) {
-      if (this.#frames.tryPin(first + i, writable ? ALL_SECTORS : needOf(i, offset, length), writable) >= 0) continue;
+      if (this.#frames.tryPinFrame(this.#frames.seek(first + i), writable ? ALL_SECTORS : needOf(i, offset, length), writable) >= 0) continue;
       for (let pinned = 0; pinned < i; pinned++) this.#frames.unpin(first + pinned);
       return undefined;
     }
@@ -392,13 +392,13 @@ export class DirectAccess implements Access {
     const frames = this.#frames;
     const first = Math.floor(offset / BLOCK_BYTES);
     const count = blocksOver(offset, length);
-    let place = frames.find(first);
+    let place = frames.seek(first);
     let scattered: Int32Array | undefined;
     for (let i = 1, frame = place; i < count; i++) {
-      const next = frames.find(first + i);
+      const next = frames.seek(first + i);
       if (!frames.adjacent(frame, next)) {
         scattered = new Int32Array(count);
-        for (let j = 0; j < count; j++) scattered[j] = frames.find(first + j);
+        for (let j = 0; j < count; j++) scattered[j] = frames.seek(first + j);
         break;
       }
       frame = next;
@@ -447,7 +447,7 @@ export class DirectAccess implements Access {
       const block = Math.floor(at / BLOCK_BYTES);
       const within = at - block * BLOCK_BYTES;
       const bytes = Math.min(BLOCK_BYTES - within, length - done);
-      const frame = this.#frames.find(block);
+      const frame = this.#frames.seek(block);
       const from = this.#frames.offsetOf(frame) + within;
       this.#frames.touch(frame);
       target.set(this.#frames.shared[this.#frames.slabOf(frame)].subarray(from, from + bytes), done);
