@@ -145,7 +145,12 @@ export class FrameCache implements BlockStore {
     if (distance >= -SEEK_BLOCKS && distance <= SEEK_BLOCKS) {
       const frame = this.#soughtFrame + distance;
       const record = frame << RECORD_SHIFT;
-      if (frame >= 0 && frame < this.#all && this.#words[record + BLOCK_LOW] === (block | 0) && this.#words[record + BLOCK_HIGH] === ((block * 2 ** -32) | 0) + 1) {
+      if (
+        frame >= 0 &&
+        frame < this.#all &&
+        this.#words[record + BLOCK_LOW] === (block | 0) &&
+        this.#words[record + BLOCK_HIGH] === ((block * 2 ** -32) | 0) + 1
+      ) {
         return frame;
       }
     }

@@ -427,8 +427,8 @@ export class WriteBack {
 
   /** The sectors of a block that the run has to write. */
   #sendable(block: number): number {
-    const frame = this.#dirty.get(block);
-    if (frame === undefined) return 0;
+    const frame = this.#frames.seek(block);
+    if (frame < 0) return 0;
     let mask = this.#frames.dirtyOf(frame);
     const copy = this.#copies?.get(block);
     if (copy !== undefined) mask &= copy.mask;
@@ -461,7 +461,7 @@ export class WriteBack {
       return true;
     }
     let count = 1;
-    let last = this.#dirty.get(first) as number;
+    let last = frames.seek(first);
     let together = this.#isQuiet(first, last);
     const limit = this.#transferLimit / SECTOR_BYTES;
     while (end === BLOCK_SECTORS && this.#next + count < blocks.length && blocks[this.#next + count] === first + count) {
@@ -469,7 +469,7 @@ export class WriteBack {
       const more = firstGap(this.#sendable(block), 0);
       if (more === 0 || sectors + more > limit || (block * BLOCK_SECTORS) % REGION_SECTORS === 0) break;
       if (this.#manager.operations.touches(block * BLOCK_SECTORS, more)) break;
-      const frame = this.#dirty.get(block) as number;
+      const frame = frames.seek(block);
       if (together && !(frames.adjacent(last, frame) && this.#isQuiet(block, frame))) {
         // What lies together so far goes by itself if it is worth it.
         if (sectors * SECTOR_BYTES >= STRAIGHT_BYTES) break;
@@ -518,7 +518,7 @@ export class WriteBack {
     const sectors = Math.min(wanted, (first + got) * BLOCK_SECTORS - start);
     for (let i = 0; i < got; i++) {
       const block = first + i;
-      const frame = this.#dirty.get(block) as number;
+      const frame = frames.seek(block);
       const copy = this.#copies?.get(block);
       const from = Math.max(0, start - block * BLOCK_SECTORS) * SECTOR_BYTES;
       const to = Math.min(BLOCK_SECTORS, start + sectors - block * BLOCK_SECTORS) * SECTOR_BYTES;
@@ -539,7 +539,7 @@ export class WriteBack {
     for (let block = Math.floor(start / BLOCK_SECTORS); block * BLOCK_SECTORS < end; block++) {
       const mask = maskOf(block, start, end);
       const copy = this.#copies?.get(block);
-      const frame = frames.find(block);
+      const frame = frames.seek(block);
       // What was marked after the copy was made stays dirty; what became clean since then was written as it was, or is gone.
       if (copy !== undefined) copy.mask &= ~mask;
       if (this.#keep && !this.#gone && !this.#held.has(block)) {

@@ -320,9 +320,9 @@ export class DirectWrites {
     if (absent > frames.room() - idle) return false;
     for (let i = 0; i < count; i++) if (frames.state(first + i, 0, true) !== ABSENT) frames.pin(first + i);
     for (let i = 0; i < count; i++) {
-      if (frames.find(first + i) >= 0) continue;
+      if (frames.seek(first + i) >= 0) continue;
       let run = 1;
-      while (i + run < count && frames.find(first + i + run) < 0) run++;
+      while (i + run < count && frames.seek(first + i + run) < 0) run++;
       const got = frames.take(first + i, run);
       for (let taken = 0; taken < got; taken++) frames.pin(first + i + taken);
       i += got - 1;
@@ -435,45 +435,61 @@ export class DirectWrites {
     return ((1 << last) - 1) & ~((1 << first) - 1);
   }
 
-  /** Copies into the frames of the pinned blocks under [offset, offset+source.length). */
+  /** Copies into the frames of the pinned blocks under [offset, offset+source.length), in one piece where they lie side by side. */
   #apply(source: Uint8Array, offset: number): void {
     const frames = this.#frames;
     const end = offset + source.length;
     for (let at = offset; at < end; ) {
-      const block = Math.floor(at / BLOCK_BYTES);
-      const within = at - block * BLOCK_BYTES;
-      const to = Math.min(BLOCK_BYTES, end - block * BLOCK_BYTES);
-      const frame = frames.find(block);
-      const mask = this.#units(within, to);
-      const bytes = frames.bytesOf(frame);
-      const fresh = mask & ~frames.validOf(frame);
-      if (fresh !== 0) {
-        // Not in the file so far, or about to be covered: what is left of these units is zeros.
-        for (let sector = 0; sector < BLOCK_SECTORS; sector++) {
-          if (fresh & (1 << sector)) bytes.fill(0, sector * SECTOR_BYTES, (sector + 1) * SECTOR_BYTES);
+      const first = Math.floor(at / BLOCK_BYTES);
+      const frame = frames.seek(first);
+      let count = 1;
+      for (let last = frame; (first + count) * BLOCK_BYTES < end; count++) {
+        const next = frames.seek(first + count);
+        if (!frames.adjacent(last, next)) break;
+        last = next;
+      }
+      const start = first * BLOCK_BYTES;
+      const to = Math.min(end, start + count * BLOCK_BYTES);
+      this.#clearAround(frame, at - start, Math.min(BLOCK_BYTES, to - start));
+      if (count > 1) this.#clearAround(frame + count - 1, 0, to - start - (count - 1) * BLOCK_BYTES);
+      frames.bytesOf(frame, count).set(at === offset && to === end ? source : source.subarray(at - offset, to - offset), at - start);
+      for (let i = 0; i < count; i++) {
+        const within = Math.max(0, at - start - i * BLOCK_BYTES);
+        const past = Math.min(BLOCK_BYTES, to - start - i * BLOCK_BYTES);
+        const mask = this.#units(within, past);
+        for (const copies of this.#copies) {
+          const copy = copies.get(first + i);
+          if (copy !== undefined) this.#addTo(copy, frames.bytesOf(frame + i), within, past, mask);
         }
+        frames.markValid(frame + i, mask);
+        this.#back.mark(first + i, frame + i, mask);
       }
-      const part = source.subarray(at - offset, at - offset + to - within);
-      bytes.set(part, within);
-      for (const copies of this.#copies) {
-        const copy = copies.get(block);
-        if (copy !== undefined) this.#addTo(copy, bytes, part, within, mask);
-      }
-      frames.markValid(frame, mask);
-      this.#back.mark(block, frame, mask);
-      at += to - within;
+      at = to;
     }
     if (end > this.#ground.logical) this.#ground.logical = end;
     if (frames.dirtyCount >= this.#behindFrom) this.#writeBehind();
   }
 
+  /** Bytes [from, to) of a frame are about to be stored into. What is left of their units and not valid was not in the file so far: zeros. */
+  #clearAround(frame: number, from: number, to: number): void {
+    const unit = this.#unitSectors * SECTOR_BYTES;
+    if (from % unit === 0 && to % unit === 0) return;
+    const fresh = this.#units(from, to) & ~this.#frames.validOf(frame);
+    if (fresh === 0) return;
+    const bytes = this.#frames.bytesOf(frame);
+    for (let sector = 0; sector < BLOCK_SECTORS; sector++) {
+      const at = sector * SECTOR_BYTES;
+      if (fresh & (1 << sector) && (at < from || at + SECTOR_BYTES > to)) bytes.fill(0, at, at + SECTOR_BYTES);
+    }
+  }
+
   /** A write that was accepted before the flush of this copy: it goes in. */
-  #addTo(copy: BlockCopy, frame: Uint8Array, part: Uint8Array, within: number, mask: number): void {
+  #addTo(copy: BlockCopy, frame: Uint8Array, from: number, to: number, mask: number): void {
     for (let sector = 0; sector < BLOCK_SECTORS; sector++) {
       const at = sector * SECTOR_BYTES;
       if (mask & ~copy.mask & (1 << sector)) copy.bytes.set(frame.subarray(at, at + SECTOR_BYTES), at);
     }
-    copy.bytes.set(part, within);
+    copy.bytes.set(frame.subarray(from, to), from);
     copy.mask |= mask;
   }
 
