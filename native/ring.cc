@@ -180,6 +180,7 @@ class Ring : public std::enable_shared_from_this<Ring> {
   void Close();
   std::vector<Feature> Features() const;
   Feature HugePages() const;
+  bool IsHuge() const;
 
   const char* engine() const { return uring_ != nullptr ? "io_uring" : "threads"; }
   uint32_t depth() const { return depth_; }
@@ -622,6 +623,9 @@ std::string Megabytes(uint64_t bytes) {
   return text;
 }
 
+// Most of what was used lies in huge pages: then a look at all the pages of one costs what a look at a single page does.
+bool Ring::IsHuge() const { return hugeBytes_ > 0 && hugeBytes_ >= touchedBytes_ / 2; }
+
 Feature Ring::HugePages() const {
   if (slabBytes_ < kHugePage) return {"huge pages", false, "there is less memory than one, " + Megabytes(slabBytes_)};
   std::string reason = "under " + Megabytes(hugeBytes_) + " of " + Megabytes(touchedBytes_);
@@ -716,6 +720,8 @@ napi_value ListenMethod(napi_env env, napi_callback_info info) {
   RingOf<2>(env, info, arguments)->Listen(arguments[0], arguments[1]);
   return nullptr;
 }
+
+napi_value IsHugeMethod(napi_env env, napi_callback_info info) { return Integer(env, RingOf<0>(env, info, nullptr)->IsHuge() ? 1 : 0); }
 
 napi_value RefMethod(napi_env env, napi_callback_info info) {
   RingOf<0>(env, info, nullptr)->Ref();
@@ -854,6 +860,7 @@ napi_value CreateRing(napi_env env, napi_callback_info info) {
   Method(env, object, "addFile", AddFileMethod, ring);
   Method(env, object, "addSlab", AddSlabMethod, ring);
   Method(env, object, "giveBack", GiveBackMethod, ring);
+  Method(env, object, "isHuge", IsHugeMethod, ring);
   Method(env, object, "close", CloseMethod, ring);
   Method(env, object, "features", FeaturesMethod, ring);
   return object;

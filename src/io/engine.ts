@@ -127,6 +127,8 @@ export interface Engine {
    * 4 MiB, or up to the end of the slab. False where that is refused, and nothing happened.
    */
   giveBack(slab: number, offset: number, length: number): boolean;
+  /** Does most of the slabs' memory that was used lie in huge pages? Then a scan of all of one costs what a scan of a page does. */
+  isHuge?(): boolean;
   /** Only with nothing in flight. */
   close(): void;
   /** Which kernel features are in use, and why each better one was refused. */

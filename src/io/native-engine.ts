@@ -85,6 +85,7 @@ function wrap(ring: NativeRing): Engine {
       return index;
     },
     giveBack: (slab, offset, length) => ring.giveBack(slab, offset, length) === 0,
+    isHuge: () => ring.isHuge() === 1,
     close: ring.close,
     features: ring.features,
   };

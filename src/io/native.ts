@@ -29,6 +29,8 @@ export interface NativeRing {
   addSlab(slab: NativeSlab): number;
   /** 0 or -errno. */
   giveBack(slab: number, offset: number, length: number): number;
+  /** 1 if most of the slabs' memory that was used lies in huge pages, else 0. */
+  isHuge(): number;
   close(): void;
   features(): Feature[];
 }

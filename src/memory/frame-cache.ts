@@ -39,6 +39,10 @@ const REPAIR_FRAMES = 256;
 const REPAIR_SHIFT = 8;
 /** Fewer of them that may have been stored into, and only the one that is needed is looked at. */
 const REPAIR_LEAST = 48;
+/** Frames of a huge page: the kernel looks at all of them in one step. */
+const HUGE_FRAMES = 512;
+/** Scans between two questions whether frames lie in huge pages. */
+const HUGE_ASKED_EACH = 256;
 
 /** Frames of an area: 4 MiB, as native/ring.cc registers them (kChunkBytes); an area lies in one slab. */
 const AREA_FRAMES = 1024;
@@ -81,6 +85,8 @@ export class FrameCache implements BlockStore {
   readonly #words: Int32Array;
   /** Frames of each neighbourhood of REPAIR_FRAMES that may have been stored into. */
   readonly #exposed: Uint16Array;
+  #isHuge = false;
+  #scans = 0;
   readonly #table: BlockTable;
   readonly #eviction: Eviction;
   /** A block that was looked for, and the frame that it was in: where the search for its neighbours begins. */
@@ -585,16 +591,18 @@ export class FrameCache implements BlockStore {
   }
 
   /**
-   * Finds and restores stray stores into a frame, and where many of its neighbours may have been stored into too, into those, with one scan for all of it: the kernel looks at each page of a scan, so where few
-   * of them matter a scan of the one page is cheaper. Frames that someone still holds stay marked: they may be stored into again.
+   * Finds and restores stray stores into a frame, and where many of its neighbours may have been stored into too, into those, with one scan for all of it: the kernel looks at each small page of a scan, so where
+   * few of them matter a scan of the one page is cheaper; of a huge page all of it is looked at. Frames that someone still holds stay marked: they may be stored into again.
    */
   #repairAround(frame: number): void {
     const slab = this.slabOf(frame);
     let first = frame;
     let end = frame + 1;
-    if (this.#exposed[frame >>> REPAIR_SHIFT] >= REPAIR_LEAST) {
-      first = Math.max(slab * SLAB_FRAMES, frame - (frame % REPAIR_FRAMES));
-      end = Math.min(first + REPAIR_FRAMES, (slab + 1) * SLAB_FRAMES, this.#all);
+    if (this.#scans++ % HUGE_ASKED_EACH === 0) this.#isHuge = this.#engine.isHuge?.() ?? false;
+    const width = this.#isHuge ? HUGE_FRAMES : this.#exposed[frame >>> REPAIR_SHIFT] >= REPAIR_LEAST ? REPAIR_FRAMES : 1;
+    if (width > 1) {
+      first = frame - (frame % width);
+      end = Math.min(first + width, (slab + 1) * SLAB_FRAMES, this.#all);
     }
     this.slabs[slab].repair(this.offsetOf(first), (end - first) * BLOCK_BYTES);
     for (let at = first; at < end; at++) if (this.pinsOf(at) === 0) this.#cover(at);

@@ -336,6 +336,22 @@ describe('stray stores', () => {
     expect(repairs.length).toBe(3);
   });
 
+  it('are looked for in all of a huge page at once, however few of it are exposed', () => {
+    const repairs: [number, number][] = [];
+    const engine = { ...slabCounter(), isHuge: () => true };
+    const frames = new FrameCache(engine, scribbledSlab(repairs), 1200 * BLOCK_BYTES);
+    for (let block = 0; block < 1200; block++) load(frames, block);
+    frames.expose(3, 2);
+    frames.expose(500, 20);
+    frames.expose(1100, 1);
+    for (let block = 2000; block < 3200; block++) load(frames, block);
+    expect(repairs.sort(([one], [other]) => one - other)).toEqual([
+      [0, 512],
+      [512, 512],
+      [1024, 1200 + RESERVED_FRAMES - 1024],
+    ]);
+  });
+
   it('are looked for again in frames that somebody still held at the time', () => {
     const repairs: [number, number][] = [];
     const frames = cache(60, scribbledSlab(repairs));
