@@ -31,6 +31,7 @@ import {
 import type { Mutation, MutationQueue } from './requests/mutation-queue.js';
 import type { RequestManager } from './requests/request-manager.js';
 import type { Loss } from './requests/write-back.js';
+import { debug, flushChannel, type InvalidateMessage, invalidateChannel, type Latencies, makeLatencies, readChannel, traced, writeChannel } from './tracing.js';
 import type { GroundListener, GroundWatch } from './unplug/ground-watch.js';
 import { onAbort } from './windows/abort-listeners.js';
 import type { Access, StoreMutation } from './windows/access.js';
@@ -249,6 +250,10 @@ export interface BlockFile
   /** Counts since it was opened; live. */
   readonly stats: Readonly<Stats>;
 
+  /**
+   * Histograms of durations in nanoseconds, in the form of `perf_hooks`. They count what is asked after the first call of this method, and are the same ones each time. What is answered from memory within a call is not in them.
+   */
+  latencies(): Latencies;
   /** Flushes, waits for what is in flight, invalidates every window. Always frees everything; rejects if the flush failed. Later calls return the same promise. */
   close(): Promise<void>;
 }
@@ -304,6 +309,7 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
   readonly #manager: RequestManager;
   readonly #mutations: MutationQueue;
   readonly #ahead: AheadReader;
+  #latencies: Latencies | undefined;
   #immediate = 0;
   #delayed = 0;
   #closing: Promise<void> | undefined;
@@ -337,6 +343,7 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
         if (!this.#isGone()) this.#access.absorbFaults();
       },
     });
+    if (debug.enabled) debug('%s: opened, %s, engine %s, %d bytes', this.path, this.caching, parts.engine.name, parts.ground.logical);
     const { liveWord } = this.#watch;
     if (liveWord !== undefined) this.#ground.tellAlive(validity().words, liveWord);
   }
@@ -365,6 +372,11 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
       readAheadUnused: this.caching === 'direct' ? this.#access.counts.readAheadUnused : this.#ahead.unused,
       invalidations: this.#ground.invalidations,
     };
+  }
+
+  latencies(): Latencies {
+    this.#latencies ??= makeLatencies();
+    return this.#latencies;
   }
 
   explain(): Explanation {
@@ -415,9 +427,9 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
       if (signal === undefined && !forWriting && !lock && asked > 0 && this.#mutations.length === 0 && at + asked <= this.#ground.logical) {
         const promise = new Promise<Window>(takeSettlers);
         this.#manager.request(new WindowRequest(this.#access, at, asked, resolveLast, rejectLast));
-        return promise;
+        return readChannel.hasSubscribers || this.#latencies !== undefined ? traced(promise, this.#latencies, this.path, 'window', at, asked) : promise;
       }
-      return new Promise((resolve, reject) => {
+      const promise = new Promise<Window>((resolve, reject) => {
         withSignal(signal, reject, (settled) =>
           this.#later(
             at,
@@ -435,6 +447,7 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
           ),
         );
       });
+      return readChannel.hasSubscribers || this.#latencies !== undefined ? traced(promise, this.#latencies, this.path, 'window', at, asked) : promise;
     } catch (error) {
       return Promise.reject(error);
     }
@@ -597,7 +610,7 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
       }
       this.#delayed++;
       this.#ahead.miss(at, target.length);
-      return new Promise((resolve, reject) => {
+      const promise = new Promise<number>((resolve, reject) => {
         withSignal(signal, reject, (settled) => {
           let job: ReadJob | undefined;
           let given = false;
@@ -628,6 +641,7 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
           };
         });
       });
+      return readChannel.hasSubscribers || this.#latencies !== undefined ? traced(promise, this.#latencies, this.path, 'read', at, target.length) : promise;
     } catch (error) {
       return Promise.reject(error);
     }
@@ -689,7 +703,7 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
       if (source.length === 0) return Promise.resolve(0);
       this.#sequence++;
       if (this.#mutations.length === 0 && this.#access.tryStore(source, at)) return Promise.resolve(source.length);
-      return new Promise((resolve, reject) => {
+      const promise = new Promise<number>((resolve, reject) => {
         let settled = (): void => {};
         const mutation: StoreMutation = this.#access.store(source, at, (error) => {
           settled();
@@ -705,6 +719,7 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
         }
         this.#mutations.push(mutation);
       });
+      return writeChannel.hasSubscribers || this.#latencies !== undefined ? traced(promise, this.#latencies, this.path, 'write', at, source.length) : promise;
     } catch (error) {
       return Promise.reject(error);
     }
@@ -722,7 +737,8 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
 
   flush(): Promise<void> {
     if (this.#closing !== undefined) return Promise.reject(this.#closedError());
-    return this.#flush();
+    const promise = this.#flush();
+    return flushChannel.hasSubscribers || this.#latencies !== undefined ? traced(promise, this.#latencies, this.path, 'flush', 0, 0) : promise;
   }
 
   #flush(): Promise<void> {
@@ -934,6 +950,7 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
     await new Promise<void>((resolve) => this.#manager.whenIdle(resolve));
     if (this.#isLost()) problem = this.#whatWasLost();
     this.#dispose();
+    debug('%s: closed%s', this.path, problem === undefined ? '' : `, and what was written is not all durable: ${problem}`);
     if (problem !== undefined) throw problem;
   }
 
@@ -1073,6 +1090,11 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
 
   /** Tells listeners, outside any call. Called by whoever cut the ground. */
   invalidated(cause: InvalidateReason['cause'], offset: number, length: number): void {
+    debug('%s: [%d, +%d) is gone: %s', this.path, offset, length, cause);
+    if (invalidateChannel.hasSubscribers) {
+      const message: InvalidateMessage = { path: this.path, cause, offset, length };
+      process.nextTick(() => invalidateChannel.publish(message));
+    }
     process.nextTick(() => this.emit('invalidate', { cause, offset, length }));
   }
 

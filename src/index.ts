@@ -12,6 +12,7 @@ export type { Geometry } from './geometry/geometry.js';
 export { open, openSync } from './open.js';
 export type { Caching, EngineName, OpenOptions, WindowOptions } from './options.js';
 export { VerifyError } from './requests/verification.js';
+export type { InvalidateMessage, Latencies, TraceMessage } from './tracing.js';
 export type { Batch } from './windows/batch.js';
 export { FlushError } from './windows/flush-failed.js';
 export type { Window } from './windows/window.js';
