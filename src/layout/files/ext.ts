@@ -61,6 +61,15 @@ export function findExtFile(reader: ImageReader): FoundFile {
   return { size: inode.size, extents: tree.extents(inode).extents };
 }
 
+/** A file's map of pointers. Numbers hold it: three layers of the largest tables are 2^42 blocks. */
+interface BlockMap {
+  /** Blocks of the file. */
+  blocks: number;
+  /** Pointers of a table. */
+  pointers: number;
+  flags: number;
+}
+
 class Ext {
   readonly #reader: ImageReader;
   readonly #ext: ExtGeometry;
@@ -130,12 +139,11 @@ class Ext {
       this.#addTree(runs, new DataView(data.buffer, data.byteOffset + MAP_AT, MAP_BYTES), undefined, flags);
       return runs;
     }
-    const blockBytes = BigInt(this.#ext.blockBytes);
-    const blocks = (inode.size + blockBytes - 1n) / blockBytes;
-    let next = 0n;
-    for (let i = 0; i < DIRECT + 3 && next < blocks; i++) {
+    const map: BlockMap = { blocks: Math.ceil(Number(inode.size) / this.#ext.blockBytes), pointers: this.#ext.blockBytes / 4, flags };
+    let next = 0;
+    for (let i = 0; i < DIRECT + 3 && next < map.blocks; i++) {
       const depth = i < DIRECT ? 0 : i - DIRECT + 1;
-      next = this.#addMap(runs, { block: data.getUint32(MAP_AT + 4 * i, true), depth, next, blocks, flags });
+      next = this.#addMap(runs, map, { block: data.getUint32(MAP_AT + 4 * i, true), depth, next });
     }
     return runs;
   }
@@ -163,20 +171,22 @@ class Ext {
   }
 
   /** One pointer of the map; the number of the block after what it maps. Zeros are holes, of a whole layer too. */
-  #addMap(runs: Runs, map: { block: number; depth: number; next: bigint; blocks: bigint; flags: number }): bigint {
-    const { block, depth, next, blocks, flags } = map;
-    const pointers = this.#ext.blockBytes / 4;
-    const blockBytes = BigInt(this.#ext.blockBytes);
-    if (block === 0) return next + BigInt(pointers) ** BigInt(depth);
+  #addMap(runs: Runs, map: BlockMap, { block, depth, next }: { block: number; depth: number; next: number }): number {
+    if (block === 0) return next + map.pointers ** depth;
+    const { blockBytes } = this.#ext;
     const at = this.#byteOf(BigInt(block), 1n);
     if (depth === 0) {
-      runs.add(next * blockBytes, at, blockBytes, flags);
-      return next + 1n;
+      runs.add(BigInt(next) * BigInt(blockBytes), at, BigInt(blockBytes), map.flags);
+      return next + 1;
     }
-    const table = this.#reader.data(at, this.#ext.blockBytes);
+    const table = this.#reader.data(at, blockBytes);
+    const each = map.pointers ** (depth - 1);
     let reached = next;
-    for (let i = 0; i < pointers && reached < blocks; i++) {
-      reached = this.#addMap(runs, { ...map, block: table.getUint32(4 * i, true), depth: depth - 1, next: reached });
+    for (let i = 0; i < blockBytes && reached < map.blocks; i += 4) {
+      const pointer = table.getUint32(i, true);
+      // A hole; here, since a table of nothing else is read in no time.
+      if (pointer === 0) reached += each;
+      else reached = this.#addMap(runs, map, { block: pointer, depth: depth - 1, next: reached });
     }
     return reached;
   }

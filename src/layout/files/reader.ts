@@ -16,8 +16,9 @@ const SERVED_MAX = 2 * METADATA_MAX;
 /** As many as one call of FIEMAP gives. */
 const EXTENTS_MAX = 1 << 20;
 const TOO_MUCH = `more than ${METADATA_MAX >> 20} MiB of metadata would have to be read`;
-const CACHE_BLOCK = 16 << 10;
-const CACHE_BLOCKS = 64;
+/** 8 MiB: the FAT of two million clusters, so that a file scattered over all of them is followed without reading it again and again. */
+const CACHE_BLOCK = 4 << 10;
+const CACHE_BLOCKS = 2048;
 
 const ENOENT = 2;
 const ENOTDIR = 20;
@@ -88,7 +89,10 @@ export class ImageReader {
     if (known !== undefined) return known;
     this.#charge(CACHE_BLOCK);
     const bytes = this.#source.read(this.#offset + index * BigInt(CACHE_BLOCK), CACHE_BLOCK);
-    if (this.#blocks.size === CACHE_BLOCKS) this.#blocks.clear();
+    if (this.#blocks.size === CACHE_BLOCKS) {
+      const [oldest] = this.#blocks.keys();
+      this.#blocks.delete(oldest);
+    }
     this.#blocks.set(index, bytes);
     return bytes;
   }
