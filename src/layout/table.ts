@@ -69,7 +69,7 @@ export function readTable(unlimited: ImageSource, options: TableOptions = {}): T
   const findings = new FindingList();
   const states = new Set<TableState>();
   const given = options.sectorSize ?? options.deviceSectorSize;
-  const headers = findHeaders(source);
+  const headers = findHeaders(source, used);
   // A partitioned disk or a volume that took the place of a GPT leaves its backup, and sometimes its primary: without a protective entry they are remains.
   const primaries = headers.filter(({ isPrimary }) => isPrimary);
   const isGpt = headers.length > 0 && (isProtected || (others.length === 0 && (primaries.length > 0 || bootSectorAt(source, 0n) === undefined)));
@@ -115,16 +115,26 @@ interface FoundHeader {
   offset: bigint;
 }
 
-/** Every place where a whole header lies that says it lies there. */
-function findHeaders(source: ImageSource): FoundHeader[] {
+/** Every place where a whole header lies that says it lies there: the second sector, the last one, and the last one when the protective entry was written. */
+function findHeaders(source: ImageSource, mbr: readonly MbrEntry[]): FoundHeader[] {
   const found: FoundHeader[] = [];
+  const protective = mbr.find(isProtective);
   for (const isPrimary of [true, false]) {
     for (const sectorSize of sectorSizes) {
-      const offset = isPrimary ? BigInt(sectorSize) : lastSector(source.size, sectorSize);
-      if (offset >= BigInt(sectorSize) && holdsHeader(source, offset, sectorSize)) found.push({ sectorSize, isPrimary, offset });
+      const unit = BigInt(sectorSize);
+      const places = isPrimary ? [unit] : [lastSector(source.size, sectorSize)];
+      if (!isPrimary && protective !== undefined) places.push(protectedEnd(protective) * unit);
+      for (const offset of new Set(places)) {
+        if ((isPrimary || offset > unit) && holdsHeader(source, offset, sectorSize)) found.push({ sectorSize, isPrimary, offset });
+      }
     }
   }
   return found;
+}
+
+/** LBA of the last sector that a protective entry covers. */
+function protectedEnd(protective: MbrEntry): bigint {
+  return BigInt(protective.start) + BigInt(protective.sectors) - 1n;
 }
 
 function sizeOfHeaders(source: ImageSource, headers: FoundHeader[], states: Set<TableState>, findings: FindingList): SectorSize {
@@ -301,7 +311,7 @@ function findBackup(source: ImageSource, primary: GptRead, mbr: readonly MbrEntr
   const places = [last];
   if (primary.headerValid) places.push(primary.alternate);
   const protective = mbr.find(isProtective);
-  if (protective !== undefined) places.push((BigInt(protective.start) + BigInt(protective.sectors) - 1n) * unit);
+  if (protective !== undefined) places.push(protectedEnd(protective) * unit);
   let signed: GptRead | undefined;
   for (const place of new Set(places)) {
     if (place <= unit || place >= source.size) continue;
