@@ -121,6 +121,9 @@ function count({ findings, summary, table, volumes }: Report, image: SparseImage
 
 const imageBytes = 96 * MEBIBYTE;
 let made: SparseImage[] | undefined;
+let many: SparseImage | undefined;
+/** One of so many inputs has 128 partitions, of which one check looks at no more than 4 MiB: slow, and rarely says more. */
+const manyEvery = 500;
 
 /** Whole ones, of every kind, to be copied. */
 function images(): SparseImage[] {
@@ -149,9 +152,9 @@ function images(): SparseImage[] {
       { type: 0xc, start: 2048, sectors: 32_768, status: 0x80 },
     ]),
   );
-  all.push(
-    writeGpt(image(), { entryCount: 128, partitions: Array.from({ length: 128 }, (_, index) => ({ first: 2048 + index * 256, last: 2303 + index * 256 })) }),
-  );
+  const ambiguous = writeGpt(image(), { sectorSize: 4096, entryCount: 8, partitions: [{ first: 256, last: 511 }] });
+  all.push(ambiguous.write(512, writeGpt(image(), { entryCount: 8, partitions: plain }).read(512n, 512)));
+  all.push(writeGpt(image(), { entryCount: 8, partitions: [...plain, { first: 90_000, last: 110_000 }] }));
   const primaries = [
     { type: 0x0c, start: 2048, sectors: 32_768 },
     { type: 0x83, start: 34_816, sectors: 32_768 },
@@ -214,9 +217,13 @@ const sizes = [
 
 function mutated(random: Random): SparseImage {
   const all = images();
-  const image = all[random.below(all.length)].copy();
+  many ??= writeGpt(new SparseImage(imageBytes), {
+    partitions: Array.from({ length: 128 }, (_, index) => ({ first: 2048 + index * 256, last: 2303 + index * 256 })),
+  });
+  const whole = random.below(manyEvery) === 0 ? many : all[random.below(all.length)];
+  const image = whole.copy();
   const mutations = random.chance(0.02) ? 0 : 1 + random.below(random.chance(0.5) ? 2 : 8);
-  for (let mutation = 0; mutation < mutations; mutation++) mutate(random, image, all);
+  for (let mutation = 0; mutation < mutations; mutation++) mutate(random, image, whole, all);
   if (random.chance(0.6)) sealGpt(image);
   // What the mutations read does not count.
   image.reads = 0;
@@ -224,8 +231,8 @@ function mutated(random: Random): SparseImage {
   return image;
 }
 
-function mutate(random: Random, image: SparseImage, all: readonly SparseImage[]): void {
-  const at = somewhere(random, image);
+function mutate(random: Random, image: SparseImage, whole: SparseImage, all: readonly SparseImage[]): void {
+  const at = somewhere(random, whole);
   switch (random.below(12)) {
     case 0:
       change(image, at, 1, (bytes) => {
@@ -250,7 +257,7 @@ function mutate(random: Random, image: SparseImage, all: readonly SparseImage[])
       );
       break;
     case 7:
-      image.write(at, image.read(somewhere(random, image), 1 + random.below(512)));
+      image.write(at, image.read(somewhere(random, whole), 1 + random.below(512)));
       break;
     case 8: {
       // A sector of another image, in its place there or elsewhere.
@@ -305,24 +312,36 @@ function mutateEntry(random: Random, image: SparseImage): void {
 }
 
 function change(image: SparseImage, at: bigint, length: number, act: (bytes: Uint8Array) => void): void {
-  const bytes = image.read(at, length);
+  const bytes = image.read(at, length).slice();
   if (bytes.length < length) return;
   act(bytes);
   image.write(at, bytes);
 }
 
-/** A byte where something was written, mostly one that is not zero. */
-function somewhere(random: Random, image: SparseImage): bigint {
-  const written = image.written();
-  const block = BigInt(written[random.below(written.length)]) * 4096n;
-  let within = random.below(4096);
-  if (random.chance(0.8)) {
-    const bytes = image.read(block, 4096);
-    for (let tries = 0; tries < bytes.length && bytes[within] === 0; tries++) within = (within + 1) % 4096;
-    // Fields begin before the bytes of them that are not zero.
-    within = Math.max(0, within - random.below(4));
+/** Bytes of the whole images that are not zero, where mutations mean something. */
+const telling = new WeakMap<SparseImage, bigint[]>();
+
+function tellingBytes(image: SparseImage): bigint[] {
+  let places = telling.get(image);
+  if (places !== undefined) return places;
+  places = [];
+  for (const block of image.written()) {
+    const at = BigInt(block) * 4096n;
+    for (const [index, byte] of image.read(at, 4096).entries()) if (byte !== 0) places.push(at + BigInt(index));
   }
-  return block + BigInt(within);
+  telling.set(image, places);
+  return places;
+}
+
+/** A byte where something is written in `whole`, mostly one that is not zero or a little before it, where its field begins. */
+function somewhere(random: Random, whole: SparseImage): bigint {
+  if (random.chance(0.2)) {
+    const written = whole.written();
+    return BigInt(written[random.below(written.length)]) * 4096n + BigInt(random.below(4096));
+  }
+  const places = tellingBytes(whole);
+  const at = places[random.below(places.length)] - BigInt(random.below(4));
+  return at < 0n ? 0n : at;
 }
 
 function someNumber(random: Random): Uint8Array {
@@ -340,7 +359,7 @@ function sealGpt(image: SparseImage): void {
   for (const sectorSize of [512, 4096]) {
     const unit = BigInt(sectorSize);
     for (const at of [unit, (image.size / unit) * unit - unit]) {
-      const header = image.read(at, sectorSize);
+      const header = image.read(at, sectorSize).slice();
       if (header.length < sectorSize || Buffer.compare(header.subarray(0, 8), Buffer.from('EFI PART')) !== 0) continue;
       const view = new DataView(header.buffer, header.byteOffset, header.byteLength);
       const bytes = view.getUint32(80, true) * view.getUint32(84, true);
