@@ -39,6 +39,7 @@ export interface LimitedSource extends ImageSource {
   /** Bytes read from the source below, and in how many reads. */
   readonly bytesRead: number;
   readonly reads: number;
+  readonly bytesMax: number;
   /** A read was answered with less than there is, because the limit is reached: what follows from it means nothing. */
   readonly exhausted: boolean;
 }
@@ -138,7 +139,7 @@ class CachedBlocks implements LimitedSource {
   exhausted = false;
   #served = 0;
   readonly #source: ImageSource;
-  readonly #bytesMax: number;
+  readonly bytesMax: number;
   readonly #servedMax: number;
   /** By number; the last one of an image may be short. Numbers are exact: an image has less than 2^53 blocks. */
   readonly #blocks = new Map<number, Uint8Array>();
@@ -146,7 +147,7 @@ class CachedBlocks implements LimitedSource {
   constructor(source: ImageSource, bytesMax: number, servedMax: number) {
     this.#source = source;
     this.size = source.size;
-    this.#bytesMax = bytesMax;
+    this.bytesMax = bytesMax;
     this.#servedMax = servedMax;
   }
 
@@ -179,7 +180,7 @@ class CachedBlocks implements LimitedSource {
   #fill(first: number, last: number): boolean {
     let missing = 0;
     for (let block = first; block <= last; block++) if (!this.#blocks.has(block)) missing++;
-    if (this.bytesRead + missing * blockBytes > this.#bytesMax) return false;
+    if (this.bytesRead + missing * blockBytes > this.bytesMax) return false;
     for (let block = first; block <= last; block++) {
       if (this.#blocks.has(block)) continue;
       let end = block + 1;

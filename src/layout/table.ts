@@ -61,7 +61,8 @@ export function readTable(unlimited: ImageSource, options: TableOptions = {}): T
 
   const sector = source.read(0n, 512);
   const entries = mbrEntries(sector);
-  const used = entries !== undefined && arePlausible(entries) ? entries.filter(isUsed) : [];
+  // Some protective entries say that they have no sectors.
+  const used = entries !== undefined && arePlausible(entries) ? entries.filter((entry) => isUsed(entry) || isProtective(entry)) : [];
   const isProtected = used.some(isProtective);
   const others = used.filter((entry) => !isProtective(entry));
 
