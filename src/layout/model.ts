@@ -162,6 +162,8 @@ export interface Volume {
   details: Record<string, number | bigint | string>;
   /** For a logical volume or an array: its name. */
   name?: string;
+  /** Why its numbers are not to be trusted (a checksum that is wrong, a size beyond the end), in words. */
+  damaged?: string;
 }
 
 export type Severity = 'error' | 'warning' | 'info';
