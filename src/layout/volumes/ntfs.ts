@@ -104,7 +104,8 @@ function labelOf(view: VolumeView, ntfs: NtfsGeometry): string | undefined {
  * number that tells a torn write. Null if it is torn, or no record of that kind.
  */
 export function mendRecord(bytes: Uint8Array, magic: string): DataView | null {
-  const mended = new DataView(bytes.slice().buffer);
+  // A copy of its own: `slice` of a Buffer is none.
+  const mended = new DataView(new Uint8Array(bytes).buffer);
   if (mended.byteLength < 48 || !holds(mended, 0, magic)) return null;
   const at = mended.getUint16(4, true);
   const count = mended.getUint16(6, true);

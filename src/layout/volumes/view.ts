@@ -46,8 +46,8 @@ export interface Content {
 
 export type Recogniser = (view: VolumeView) => Recognised | null;
 
-/** Reaches past the superblock of btrfs and all places of the swap signature. */
-const HEAD = 72 * 1024;
+/** Reaches past all superblocks near the start. Not farther: a disk may have 128 partitions, and a check is to read little of it. */
+const HEAD = 8 * 1024;
 /** Bytes read of one volume, whatever its superblock asks for. */
 export const VIEW_READ_MAX = 256 * 1024;
 
