@@ -13,6 +13,16 @@
 import { fstatSync } from 'node:fs';
 import { systemError } from '../errors.js';
 import { native } from '../io/native.js';
+import {
+  FIEMAP_EXTENT_DATA_ENCRYPTED,
+  FIEMAP_EXTENT_DATA_INLINE,
+  FIEMAP_EXTENT_DATA_TAIL,
+  FIEMAP_EXTENT_DELALLOC,
+  FIEMAP_EXTENT_ENCODED,
+  FIEMAP_EXTENT_NOT_ALIGNED,
+  FIEMAP_EXTENT_UNKNOWN,
+  FIEMAP_EXTENT_UNWRITTEN,
+} from './fiemap.js';
 import type { GeometryFacts } from './geometry.js';
 
 /** One run of a file on its block device. */
@@ -30,18 +40,7 @@ export interface Extent {
   mappable: boolean;
 }
 
-/** Bits of fe_flags (linux/fiemap.h). */
-export const FIEMAP_EXTENT_LAST = 0x1;
-export const FIEMAP_EXTENT_UNKNOWN = 0x2;
-export const FIEMAP_EXTENT_DELALLOC = 0x4;
-export const FIEMAP_EXTENT_ENCODED = 0x8;
-export const FIEMAP_EXTENT_DATA_ENCRYPTED = 0x80;
-export const FIEMAP_EXTENT_NOT_ALIGNED = 0x100;
-export const FIEMAP_EXTENT_DATA_INLINE = 0x200;
-export const FIEMAP_EXTENT_DATA_TAIL = 0x400;
-export const FIEMAP_EXTENT_UNWRITTEN = 0x800;
-/** Another file has these blocks too: fine to read, and nothing here writes past the file system. */
-export const FIEMAP_EXTENT_SHARED = 0x2000;
+export * from './fiemap.js';
 
 /** fe_physical is not the place of these bytes. */
 const NOT_IN_PLACE =
