@@ -5,6 +5,7 @@
  * (tmpfs, network), it says so and ends with 3.
  * Leaves to others: what follows from it for pages (`sectorwise align <file>`).
  */
+
 import { closeSync, constants, openSync, writeFileSync } from 'node:fs';
 import {
   FIEMAP_EXTENT_DATA_ENCRYPTED,
@@ -20,9 +21,9 @@ import {
 } from '../geometry/extents.js';
 import { readGeometry } from '../geometry/geometry.js';
 import type { ExitCode } from '../layout/model.js';
+import { version } from '../layout/version.js';
 import { columnLines } from './columns.js';
 import { type Command, textOf, UsageError } from './command.js';
-import { packageVersion } from './package-version.js';
 import { sizeText } from './sizes.js';
 import { cutOf, stripLines, stripSvg } from './strip.js';
 import { groundOf } from './subject.js';
@@ -134,7 +135,7 @@ async function run(values: Record<string, unknown>, operands: string[], terminal
         {
           schemaVersion: 1,
           tool: 'sectorwise',
-          version: packageVersion(),
+          version,
           target: path,
           size: facts.size,
           fileSystem: facts.fsName,

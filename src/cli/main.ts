@@ -2,17 +2,18 @@
 /**
  * The command `sectorwise`: which commands there are, and how it ends.
  *
- *   sectorwise residency | extents
+ *   sectorwise align | residency | extents
  *
  * Guarantees: exit code 64 for a mistake in the arguments, 4 for what the system refused, else the command's own; an error is one line on standard error.
  * A command's file is loaded when it is asked for and not before, so that checking an image loads no native code.
  * Leaves to others: everything that a command does.
  */
+import { version } from '../layout/version.js';
 import { type Command, nearest, parse, UsageError } from './command.js';
-import { packageVersion } from './package-version.js';
 import { processTerminal } from './terminal.js';
 
 const COMMANDS: Record<string, { summary: string; load(): Promise<{ command: Command }> }> = {
+  align: { summary: 'is a device, image, file or directory laid out so that it can be mapped page by page', load: () => import('./align.js') },
   residency: { summary: 'what of a file is in the page cache', load: () => import('./residency.js') },
   extents: { summary: 'where a file lies on its device', load: () => import('./extents.js') },
 };
@@ -35,7 +36,7 @@ async function main(args: string[]): Promise<number> {
     const [first, ...rest] = args;
     if (first === undefined) throw new UsageError('which command? There are: ' + Object.keys(COMMANDS).join(', '));
     if (first === '--version' || first === '-V') {
-      terminal.out(`${packageVersion()}\n`);
+      terminal.out(`${version}\n`);
       return 0;
     }
     const asked = first === 'help' ? rest[0] : first;

@@ -4,12 +4,13 @@
  * Guarantees: reads nothing of the file, so that it does not change what it looks at; says so where the kernel hides the answer (mincore and cachestat tell the truth to those
  * who own the file or may write to it, Linux 5.2) instead of showing what they pretend.
  */
+
 import { closeSync, constants, openSync, writeFileSync } from 'node:fs';
 import { readGeometry } from '../geometry/geometry.js';
 import type { ExitCode } from '../layout/model.js';
+import { version } from '../layout/version.js';
 import { PageCounter, type PageStates } from '../memory/residency.js';
 import { type Command, textOf, UsageError } from './command.js';
-import { packageVersion } from './package-version.js';
 import { sizeText } from './sizes.js';
 import { cutOf, stripLines, stripSvg } from './strip.js';
 import { shown, type Terminal } from './terminal.js';
@@ -84,7 +85,7 @@ async function run(values: Record<string, unknown>, operands: string[], terminal
       const object = {
         schemaVersion: 1,
         tool: 'sectorwise',
-        version: packageVersion(),
+        version,
         target: path,
         size,
         fileSystem: facts.fsName,

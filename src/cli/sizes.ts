@@ -1,7 +1,7 @@
 /**
  * Sizes as people write and read them.
  *
- * Guarantees: what is shown beside a size is exact (`1.5 GiB` only where it is that); what cannot be said in one digit after the point is said in bytes.
+ * Guarantees: a size alone is exact (`1.5 GiB` only where it is that); what one digit after the point does not say exactly stands beside it in bytes.
  */
 
 const UNITS = ['bytes', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB', 'EiB'];
@@ -28,16 +28,13 @@ export function parseSize(text: string): bigint | undefined {
   return bytes < 1n << 64n ? bytes : undefined;
 }
 
-/** `64 GiB`, `1.5 GiB`, `1098240 bytes`: the largest unit that says it exactly with one digit after the point. */
+/** `64 GiB`, `1.5 GiB`; `1 MiB (1098240 bytes)` where no unit says it exactly with one digit after the point. */
 export function sizeText(bytes: bigint): string {
-  for (let power = UNITS.length - 1; power > 0; power--) {
-    const unit = 1n << BigInt(10 * power);
-    if (bytes < unit) continue;
-    const tenths = bytes * 10n;
-    if (tenths % unit !== 0n) continue;
-    return `${decimal(tenths / unit)} ${UNITS[power]}`;
-  }
-  return bytes === 1n ? '1 byte' : `${bytes} bytes`;
+  if (bytes < 1024n) return bytes === 1n ? '1 byte' : `${bytes} bytes`;
+  let power = 1;
+  while (power < UNITS.length - 1 && bytes >= 1n << BigInt(10 * (power + 1))) power++;
+  const unit = 1n << BigInt(10 * power);
+  return (bytes * 10n) % unit === 0n ? `${decimal((bytes * 10n) / unit)} ${UNITS[power]}` : `${roundSizeText(bytes)} (${bytes} bytes)`;
 }
 
 /** The same rounded, for tables and pictures: never longer than `1023.9 MiB`. */

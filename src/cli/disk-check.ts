@@ -1,0 +1,120 @@
+/**
+ * A device or an image on the command line: what is read, and what a partition's node adds.
+ *
+ *   /dev/sda1   the node shows bytes from the partition's start on: what lies in it is judged from there, as who maps the node sees it;
+ *               where the partition itself lies on its disk, only sysfs says, and that is judged here (rule R1)
+ *
+ * Guarantees: opens for reading alone; loads no native code.
+ * Leaves to others: judging what is read (`src/layout/check.ts`).
+ */
+import { checkLayout } from '../layout/check.js';
+import { byteAndLba } from '../layout/findings.js';
+import type { Finding, ImageSource, Report, Topology } from '../layout/model.js';
+import { endModulus, grain, grainFor, lcm, remainder, requiredAlignment, roundDown, roundUp } from '../layout/rules.js';
+import { openSource } from '../layout/source.js';
+import type { AlignOptions, Judged } from './align.js';
+import { reportLines } from './report-text.js';
+import { type Ground, groundOf, type Subject } from './subject.js';
+
+export function checkDevice(subject: Subject, options: AlignOptions): Judged {
+  const ground = groundOf(subject.numbers);
+  using source = openSource(subject.path);
+  if (ground === undefined) return judged(check(source, subject.path, options, undefined), source.size, 'block device that sysfs does not know');
+  const { device, topology } = ground;
+  // The disk's offset counts from the disk's start, which a partition's node does not show.
+  const seen = device.partition === undefined || topology.alignmentOffset < 0 ? topology : { ...topology, alignmentOffset: 0 };
+  const report = check(source, subject.path, options, seen);
+  const what =
+    device.partition === undefined ? 'block device' : `partition ${device.partition} of ${device.disk}, where it begins at byte ${device.startBytes}`;
+  return judged(withFindings(report, placeFindings(ground, options), options), source.size, what);
+}
+
+export function checkImage(subject: Subject, options: AlignOptions, why: string): Judged {
+  using source = openSource(subject.path);
+  return judged(check(source, subject.path, options, undefined), source.size, `image (${why})`);
+}
+
+export function check(source: ImageSource, target: string, { pages, sectorSize, physical, strict }: AlignOptions, topology: Topology | undefined): Report {
+  return checkLayout(source, { pages, sectorSize, physical, strict, target, topology });
+}
+
+function judged(report: Report, size: bigint, what: string): Judged {
+  return { report, what, size, lines: (terminal) => reportLines(report, size, what, terminal) };
+}
+
+/** Where a partition lies on its disk, by sysfs: rules R1 and R4. Empty for a whole device. */
+export function placeFindings({ device, topology }: Ground, { pages, physical }: Pick<AlignOptions, 'pages' | 'physical'>): Finding[] {
+  const { partition, startBytes, sizeBytes, disk } = device;
+  if (partition === undefined) return [];
+  const findings: Finding[] = [];
+  const asked = { ...topology, physical: physical ?? topology.physical };
+  const required = requiredAlignment(asked, pages);
+  const offset = BigInt(Math.max(0, topology.alignmentOffset));
+  const start = BigInt(startBytes);
+  const size = BigInt(sizeBytes);
+  const sector = topology.logical;
+  const rest = remainder(start - offset, required);
+  const shown = offset === 0n ? `${start}` : `(${start} - alignment_offset ${offset})`;
+  if (rest !== 0n) {
+    const wanted = lcm(grainFor(size, grain(asked), required), required);
+    findings.push({
+      severity: 'error',
+      code: 'E_START',
+      layer: 'partition',
+      partition,
+      value: start - offset,
+      modulus: required,
+      remainder: rest,
+      message: `starts at ${byteAndLba(start, sector)} of ${disk}, ${shown} % ${required} = ${rest}`,
+      fix: `move to LBA ${(roundUp(start - offset, wanted) + offset) / BigInt(sector)}`,
+    });
+  } else if (device.alignmentOffset !== undefined && device.alignmentOffset !== 0 && topology.alignmentOffset >= 0) {
+    findings.push({
+      severity: 'warning',
+      code: 'W_ALIGNMENT_OFFSET',
+      layer: 'partition',
+      partition,
+      value: BigInt(device.alignmentOffset),
+      modulus: required,
+      remainder: remainder(BigInt(device.alignmentOffset), required),
+      message: `starts at ${byteAndLba(start, sector)} of ${disk}, ${shown} % ${required} = 0, but the kernel reports alignment_offset ${device.alignmentOffset} of it`,
+      fix: `look at /sys/block/${disk}/alignment_offset: one of the two is wrong`,
+    });
+  }
+  const modulus = endModulus(sector);
+  const end = start + size;
+  if (end % modulus !== 0n) {
+    findings.push({
+      severity: 'warning',
+      code: 'W_END',
+      layer: 'partition',
+      partition,
+      value: end,
+      modulus,
+      remainder: end % modulus,
+      message: `ends at ${byteAndLba(end, sector)} of ${disk}, ${end} % ${modulus} = ${end % modulus}: LUKS2 and others refuse it`,
+      fix: `make it ${(roundDown(end, modulus) - start) / BigInt(sector)} sectors long`,
+    });
+  }
+  return findings;
+}
+
+/** The report with findings of outer layers put before its own. */
+export function withFindings(report: Report, findings: readonly Finding[], { strict, pages }: Pick<AlignOptions, 'strict' | 'pages'>): Report {
+  if (findings.length === 0) return report;
+  const spoils = findings.find(({ severity }) => severity === 'error') ?? (strict ? findings.find(({ severity }) => severity === 'warning') : undefined);
+  const all = [...findings, ...report.findings];
+  const worst = (['error', 'warning', 'info'] as const).find((each) => all.some(({ severity }) => severity === each)) ?? null;
+  const { exit, verdict } = report.summary;
+  if (spoils === undefined || exit === 4 || exit === 2) return { ...report, findings: all, summary: { worst, exit, verdict } };
+  const where = spoils.partition === null ? '' : `partition ${spoils.partition}: `;
+  return {
+    ...report,
+    findings: all,
+    summary: {
+      worst,
+      exit: 1,
+      verdict: `Not laid out for pages of ${pages.join(', ')} bytes: the ${spoils.layer} layer spoils it: ${where}${spoils.message}.`,
+    },
+  };
+}
