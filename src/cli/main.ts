@@ -2,7 +2,7 @@
 /**
  * The command `sectorwise`: which commands there are, and how it ends.
  *
- *   sectorwise align | residency | extents
+ *   sectorwise align | plan | residency | extents
  *
  * Guarantees: exit code 64 for a mistake in the arguments, 4 for what the system refused, else the command's own; an error is one line on standard error.
  * A command's file is loaded when it is asked for and not before, so that checking an image loads no native code.
@@ -14,6 +14,7 @@ import { processTerminal } from './terminal.js';
 
 const COMMANDS: Record<string, { summary: string; load(): Promise<{ command: Command }> }> = {
   align: { summary: 'is a device, image, file or directory laid out so that it can be mapped page by page', load: () => import('./align.js') },
+  plan: { summary: 'an aligned layout for a disk or image: table, sfdisk script, mkfs lines', load: () => import('./plan.js') },
   residency: { summary: 'what of a file is in the page cache', load: () => import('./residency.js') },
   extents: { summary: 'where a file lies on its device', load: () => import('./extents.js') },
 };
