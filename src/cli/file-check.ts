@@ -78,11 +78,15 @@ function readDisk({ device, topology }: Ground, { pages, physical, strict }: Ali
   }
 }
 
-/** How the pages of one file stand. */
+/** How the pages of one file stand; `wrong`, `short`, `unplaced` and `pages.mappable` are together all of them. */
 export interface FileTally {
   pages: FilePages;
-  /** Pages that lie on the device in whole, with the file's bytes. Those beyond `pages.mappable` lie wrong. */
-  placed: bigint;
+  /** The file's bytes in the page have their place on the device, but not as one page of it. */
+  wrong: bigint;
+  /** The last page begins as it should, but the file's blocks end before the page does. 0 or 1. */
+  short: bigint;
+  /** Some of the file's bytes in the page have no place: holes, inline, never written. */
+  unplaced: bigint;
 }
 
 /** What FIEMAP said, for `filePages`. */
@@ -95,7 +99,16 @@ export function extentsOf({ values }: RawExtents): FileExtent[] {
 }
 
 export function tallyOf(extents: readonly FileExtent[], size: bigint, page: number, base: bigint): FileTally {
-  return { pages: filePages(extents, size, page, base), placed: placedPages(extents, size, BigInt(page)) };
+  const pages = filePages(extents, size, page, base);
+  // As if the file's blocks went on to the end of its last page: what is still wrong then is not because they end.
+  const bytes = BigInt(page);
+  const end = size + ((bytes - (size % bytes)) % bytes);
+  const last = extents.at(-1);
+  const reaches = last !== undefined && last.logical < size && last.logical + last.length >= size && last.logical + last.length < end;
+  const longer = reaches ? [...extents.slice(0, -1), { ...last, length: end - last.logical }] : extents;
+  const mappable = reaches ? filePages(longer, size, page, base).mappable : pages.mappable;
+  const placed = placedPages(longer, size, bytes);
+  return { pages, wrong: placed - mappable, short: mappable - pages.mappable, unplaced: pages.total - placed };
 }
 
 /**
@@ -108,10 +121,15 @@ export function tallyFromTier(volume: Volume | undefined, size: bigint, page: nu
   if (tier === undefined || tier === 'per-file') return undefined;
   const total = (size + BigInt(page) - 1n) / BigInt(page);
   const tail = Number(size % BigInt(page));
-  if (tier === 'guaranteed') return { pages: { mappable: total, total, longestRun: { pages: total > 0n ? 1n : 0n, offset: 0n }, tail }, placed: total };
+  const others = { short: 0n, unplaced: 0n };
+  if (tier === 'guaranteed') return { pages: { mappable: total, total, longestRun: { pages: total > 0n ? 1n : 0n, offset: 0n }, tail }, wrong: 0n, ...others };
   const heap = volume.dataOffsetAbsolute;
   const cause = `the clusters of this ${volume.kind} begin at byte ${heap}, ${heap} % ${page} = ${heap % BigInt(page)}`;
-  return { pages: { mappable: 0n, total, longestRun: { pages: 0n, offset: 0n }, firstFailing: { page: 0n, offset: 0n, cause }, tail }, placed: total };
+  return {
+    pages: { mappable: 0n, total, longestRun: { pages: 0n, offset: 0n }, firstFailing: { page: 0n, offset: 0n, cause }, tail },
+    wrong: total,
+    ...others,
+  };
 }
 
 function placedPages(extents: readonly FileExtent[], size: bigint, page: bigint): bigint {
@@ -152,7 +170,7 @@ export function checkFile(subject: Subject, options: AlignOptions): Judged {
     const tally = extents === undefined ? tallyFromTier(under.volume, subject.size, page) : tallyOf(extents, subject.size, page, under.base);
     if (tally !== undefined) tallies.set(page, tally);
   }
-  if (extents !== undefined && [...tallies.values()].some(({ pages, placed }) => placed > pages.mappable)) under = withDisk(under, options);
+  if (extents !== undefined && [...tallies.values()].some(({ wrong }) => wrong > 0n)) under = withDisk(under, options);
   const unknown = under.unknown ?? (tallies.size === options.pages.length ? undefined : `${under.fileSystem} does not tell where its files lie (no FIEMAP)`);
   const findings = [...under.findings, ...fileFindings(tallies, subject, under, unknown)];
   const file: FileReport = {
@@ -161,8 +179,8 @@ export function checkFile(subject: Subject, options: AlignOptions): Judged {
     fileSystem: under.fileSystem,
     pages: Object.fromEntries([...tallies].map(([page, { pages }]) => [String(page), pages])),
   };
-  const placed = [...tallies.values()].some((tally) => tally.placed > 0n);
-  const nothing = unknown ?? (subject.size === 0n ? 'the file is empty' : placed ? undefined : 'no page of the file has a place on the device');
+  const some = [...tallies.values()].some(({ pages, wrong }) => pages.mappable + wrong > 0n);
+  const nothing = unknown ?? (subject.size === 0n ? 'the file is empty' : some ? undefined : 'no page of the file has a whole page on the device');
   const report = fileReport(subject.path, under, findings, nothing, options, subject.size > 0n ? good(tallies) : '');
   report.file = file;
   const what = `file (nothing in it is known as a table or a file system${options.as === 'file' ? ', or --as file' : ''})`;
@@ -187,9 +205,8 @@ function fileFindings(tallies: ReadonlyMap<number, FileTally>, { size }: Subject
     findings.push({ severity, code, layer: 'file', partition: null, ...numbers, message, fix });
   };
   if (unknown !== undefined) say('info', 'I_UNKNOWN', `where it lies cannot be said: ${unknown}`, '');
-  for (const [page, { pages, placed }] of tallies) {
-    const { mappable, total, firstFailing, tail } = pages;
-    const wrong = placed - mappable;
+  for (const [page, { pages, wrong, short, unplaced }] of tallies) {
+    const { total, firstFailing, tail } = pages;
     const first = firstFailing === undefined ? '' : `: page ${firstFailing.page}: ${firstFailing.cause}`;
     if (wrong > 0n) {
       const tier = under.volume === undefined ? undefined : flat([under.volume]).at(-1)?.tiers[String(page)]?.absolute;
@@ -199,14 +216,16 @@ function fileFindings(tallies: ReadonlyMap<number, FileTally>, { size }: Subject
           : `use a file system whose blocks are ${page} bytes or more, or copy the file anew and check again`;
       say('error', 'E_PAGES', `${wrong} of ${total} pages of ${page} cannot be mapped because of where they lie${first}`, fix, { value: wrong });
     }
-    const unplaced = total - placed;
-    if (unplaced > 0n && total > 0n) {
-      const onlyTail = unplaced === 1n && firstFailing !== undefined && firstFailing.page === total - 1n && /blocks end/.test(firstFailing.cause);
-      const text = `${unplaced} of ${total} pages of ${page} have no whole page on the device${wrong > 0n ? '' : first}`;
-      if (onlyTail) say('info', 'I_LAST_PAGE', text, '');
-      else
-        say('warning', 'W_PAGES', text, 'write the file whole (holes and reserved blocks hold nothing), on a file system that neither packs nor compresses it');
+    if (unplaced > 0n) {
+      const message = `${unplaced} of ${total} pages of ${page} have no whole page on the device${wrong > 0n ? '' : first}`;
+      say(
+        'warning',
+        'W_PAGES',
+        message,
+        'write the file whole (holes and reserved blocks hold nothing), on a file system that neither packs nor compresses it',
+      );
     }
+    if (short > 0n) say('info', 'I_LAST_PAGE', `the last page of ${page} cannot be mapped: the blocks of the file end before it does`, '');
     if (tail > 0)
       say('info', 'I_TAIL', `the last page of ${page} holds ${tail} bytes of the file (${size} % ${page} = ${tail}); the rest of it is not the file's`, '', {
         value: size,

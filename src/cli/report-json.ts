@@ -122,6 +122,7 @@ function directoryObject(directory: DirectoryReport): Record<string, unknown> {
     files: directory.files,
     bytes: exact(directory.bytes),
     aligned: directory.aligned,
+    short: directory.short,
     misaligned: directory.misaligned,
     unplaced: directory.unplaced,
     empty: directory.empty,
