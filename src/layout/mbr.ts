@@ -65,7 +65,14 @@ export interface Chain {
 }
 
 /** Follows the chain of the extended partition at `container`, whose first EBR is its first sector. */
-export function readChain(source: ImageSource, container: MbrPartition, sectorSize: number, firstNumber: number, findings: FindingList): Chain {
+export function readChain(
+  source: ImageSource,
+  container: MbrPartition,
+  sectorSize: number,
+  firstNumber: number,
+  findings: FindingList,
+  linksMax = chainLinksMax,
+): Chain {
   const unit = BigInt(sectorSize);
   const partitions: MbrPartition[] = [];
   const seen = new Set<bigint>();
@@ -87,8 +94,8 @@ export function readChain(source: ImageSource, container: MbrPartition, sectorSi
       fault(`the chain of logical partitions comes back to the EBR at ${byteAndLba(at, sectorSize)} after ${seen.size} links`, 'E_EBR_LOOP');
       break;
     }
-    if (seen.size === chainLinksMax) {
-      fault(`the chain of logical partitions has more than ${chainLinksMax} links; what follows the EBR at ${byteAndLba(at, sectorSize)} is not looked at`);
+    if (seen.size === linksMax) {
+      fault(`the chain of logical partitions has more than ${linksMax} links; what follows the EBR at ${byteAndLba(at, sectorSize)} is not looked at`);
       break;
     }
     seen.add(at);

@@ -15,7 +15,7 @@ import { bootSectorAt, firstSectorKind } from './boot-sector.js';
 import { byteAndLba, FindingList, roundSize } from './findings.js';
 import { type GptRead, gptEntries, gptEntriesMax, holdsHeader, readGpt } from './gpt.js';
 import { arePlausible, isProtective, isUsed, type MbrEntry, type MbrPartition, mbrEntries, readChain } from './mbr.js';
-import type { Finding, ImageSource, Partition, SectorSize, Table, TableKind, TableState } from './model.js';
+import type { Finding, GptCopy, ImageSource, Partition, SectorSize, Table, TableKind, TableState } from './model.js';
 import { limitedSource } from './source.js';
 import { exemptType, isExtendedType, typeNameOf } from './types.js';
 
@@ -26,6 +26,8 @@ const sectorSizeAssumed = 512;
 /** Holds both headers and arrays of 128 entries in every sector size: one read at either end instead of several. */
 const endBytes = 36 * 1024;
 const lbaMax = 0xffffffffn;
+/** Of a chain, to tell the sector size by it. */
+const probedLinks = 8;
 
 /** How to read a table. */
 export interface TableOptions {
@@ -69,7 +71,7 @@ export function readTable(unlimited: ImageSource, options: TableOptions = {}): T
   const findings = new FindingList();
   const states = new Set<TableState>();
   const given = options.sectorSize ?? options.deviceSectorSize;
-  const headers = findHeaders(source);
+  const headers = findHeaders(source, used);
   // A partitioned disk or a volume that took the place of a GPT leaves its backup, and sometimes its primary: without a protective entry they are remains.
   const primaries = headers.filter(({ isPrimary }) => isPrimary);
   const isGpt = headers.length > 0 && (isProtected || (others.length === 0 && (primaries.length > 0 || bootSectorAt(source, 0n) === undefined)));
@@ -115,16 +117,26 @@ interface FoundHeader {
   offset: bigint;
 }
 
-/** Every place where a whole header lies that says it lies there. */
-function findHeaders(source: ImageSource): FoundHeader[] {
+/** Every place where a whole header lies that says it lies there: the second sector, the last one, and the last one when the protective entry was written. */
+function findHeaders(source: ImageSource, mbr: readonly MbrEntry[]): FoundHeader[] {
   const found: FoundHeader[] = [];
+  const protective = mbr.find(isProtective);
   for (const isPrimary of [true, false]) {
     for (const sectorSize of sectorSizes) {
-      const offset = isPrimary ? BigInt(sectorSize) : lastSector(source.size, sectorSize);
-      if (offset >= BigInt(sectorSize) && holdsHeader(source, offset, sectorSize)) found.push({ sectorSize, isPrimary, offset });
+      const unit = BigInt(sectorSize);
+      const places = isPrimary ? [unit] : [lastSector(source.size, sectorSize)];
+      if (!isPrimary && protective !== undefined) places.push(protectedEnd(protective) * unit);
+      for (const offset of new Set(places)) {
+        if ((isPrimary || offset > unit) && holdsHeader(source, offset, sectorSize)) found.push({ sectorSize, isPrimary, offset });
+      }
     }
   }
   return found;
+}
+
+/** LBA of the last sector that a protective entry covers. */
+function protectedEnd(protective: MbrEntry): bigint {
+  return BigInt(protective.start) + BigInt(protective.sectors) - 1n;
 }
 
 function sizeOfHeaders(source: ImageSource, headers: FoundHeader[], states: Set<TableState>, findings: FindingList): SectorSize {
@@ -159,14 +171,17 @@ function sayAmbiguous(values: number[], chosen: number, what: string, places: bi
 function sizeOfEntries(source: ImageSource, entries: readonly MbrEntry[], states: Set<TableState>, findings: FindingList): SectorSize {
   const votes = sectorSizes.map((value) => {
     const unit = BigInt(value);
-    const recognised = entries.filter((entry) => {
+    let count = 0;
+    const places: bigint[] = [];
+    for (const entry of entries) {
       const start = BigInt(entry.start) * unit;
-      if (start === 0n || start >= source.size) return false;
-      if (isExtendedType(entry.type)) return isChainStart(source, start);
-      return bootSectorAt(source, start) !== undefined;
-    });
+      if (start === 0n || start >= source.size) continue;
+      const explains = isExtendedType(entry.type) ? logicalsAt(source, entry, value) : bootSectorAt(source, start) === undefined ? 0 : 1;
+      count += explains;
+      if (explains > 0) places.push(start);
+    }
     const fits = entries.every((entry) => (BigInt(entry.start) + BigInt(entry.sectors)) * unit <= source.size);
-    return { value, count: recognised.length, fits, places: recognised.map((entry) => BigInt(entry.start) * unit) };
+    return { value, count, fits, places };
   });
   let best = votes.filter(({ count }) => count > 0);
   if (best.length === 0) return { value: sectorSizeAssumed, source: 'assumed' };
@@ -188,9 +203,12 @@ function sizeOfEntries(source: ImageSource, entries: readonly MbrEntry[], states
   return { value: best[0].value, source: 'boot-sector' };
 }
 
-function isChainStart(source: ImageSource, start: bigint): boolean {
-  const entries = mbrEntries(source.read(start, 512));
-  return entries !== undefined && arePlausible(entries) && firstSectorKind(source.read(start, 512)) === undefined;
+/** Logical partitions at the beginning of a chain, which in the wrong size is none or leads astray. */
+function logicalsAt(source: ImageSource, { number, start, sectors, type }: MbrEntry, sectorSize: number): number {
+  const unit = BigInt(sectorSize);
+  const container = { number, start: BigInt(start) * unit, size: BigInt(sectors) * unit, type };
+  const { partitions } = readChain(source, container, sectorSize, 5, new FindingList(), probedLinks);
+  return partitions.filter((logical) => logical.start + logical.size <= container.start + container.size).length;
 }
 
 /** A damaged header has its signature still. */
@@ -291,7 +309,12 @@ function readGptTable(reading: Reading, mbr: readonly MbrEntry[]): Table {
     if (typeName !== undefined) partition.typeName = typeName;
     table.partitions.push(partition);
   }
-  checkUsable(reading, table, best);
+  checkUsable(
+    reading,
+    table,
+    best,
+    [primary, backup].flatMap((each) => (each?.copy.valid ? [each.copy] : [])),
+  );
   return table;
 }
 
@@ -301,7 +324,7 @@ function findBackup(source: ImageSource, primary: GptRead, mbr: readonly MbrEntr
   const places = [last];
   if (primary.headerValid) places.push(primary.alternate);
   const protective = mbr.find(isProtective);
-  if (protective !== undefined) places.push((BigInt(protective.start) + BigInt(protective.sectors) - 1n) * unit);
+  if (protective !== undefined) places.push(protectedEnd(protective) * unit);
   let signed: GptRead | undefined;
   for (const place of new Set(places)) {
     if (place <= unit || place >= source.size) continue;
@@ -436,29 +459,25 @@ function gptEntryAt(best: GptRead | undefined, start: bigint, sectors: bigint): 
 }
 
 /** Partitions that lie over the table itself, or outside of what it calls usable. */
-function checkUsable({ sectorSize, states, findings }: Reading, table: Table, best: GptRead): void {
+function checkUsable({ sectorSize, states, findings }: Reading, table: Table, { copy }: GptRead, copies: readonly GptCopy[]): void {
   const unit = BigInt(sectorSize.value);
-  const { copy } = best;
-  const arrayBytes = BigInt(copy.entryCount * copy.entryBytes);
-  const heads = [copy.header, copy.entries];
+  const taken = copies.flatMap(({ header, entries, entryCount, entryBytes }) => [
+    { what: `the GPT header at ${byteAndLba(header, sectorSize.value)}`, start: header, end: header + unit },
+    { what: `the GPT entries at ${byteAndLba(entries, sectorSize.value)}`, start: entries, end: entries + BigInt(entryCount) * BigInt(entryBytes) },
+  ]);
+  taken.unshift({ what: 'the protective MBR', start: 0n, end: unit });
   for (const partition of table.partitions) {
     const end = partition.start + partition.size;
-    const over = heads.findIndex((place, index) => partition.start < place + (index === 0 ? unit : arrayBytes) && place < end);
-    if (partition.start < unit || over >= 0) {
+    const over = taken.find((range) => partition.start < range.end && range.start < end);
+    if (over !== undefined) {
       states.add('overlap');
-      const what =
-        over < 0
-          ? 'the protective MBR'
-          : over === 0
-            ? `the GPT header at ${byteAndLba(copy.header, sectorSize.value)}`
-            : `the GPT entries at ${byteAndLba(copy.entries, sectorSize.value)}`;
       findings.add({
         severity: 'error',
         code: 'E_OVERLAP',
         layer: 'table',
         partition: partition.number,
         value: partition.start,
-        message: `from ${byteAndLba(partition.start, sectorSize.value)} to byte ${end} it lies over ${what}`,
+        message: `from ${byteAndLba(partition.start, sectorSize.value)} to byte ${end} it lies over ${over.what}`,
         fix: 'a write to it destroys the table, and the other way round: save its content and make it anew elsewhere',
       });
     } else if (partition.start < copy.firstUsable || end > copy.lastUsable + unit) {
