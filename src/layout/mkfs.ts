@@ -199,7 +199,8 @@ function xfs(request: VolumeRequest): Made {
   if (size < 300n * BigInt(MEBIBYTE)) throw tooSmall(request, 300n * BigInt(MEBIBYTE), 'mkfs.xfs makes none below 300 MiB');
   const { stride, width } = stripe(topology, block);
   // swidth must be a whole number of sunits, or the kernel refuses to mount it; so both or none.
-  const striped = stride > 0 && width > 0 && width % stride === 0;
+  // A striped volume gets eight allocation groups at least, and one must hold the log of 64 MiB.
+  const striped = stride > 0 && width > 0 && width % stride === 0 && size >= BigInt(GIBIBYTE);
   const sector = Math.min(block, Math.max(sectorSize, Math.min(topology.physical, 4096)));
   const geometry = striped ? `su=${stride * block},sw=${width / stride}` : 'noalign';
   const command = `mkfs.xfs -q -f -b size=${block} -s size=${sector} -d ${geometry}`;

@@ -293,9 +293,10 @@ function place(ground: Ground): Place[] {
   const front = open === -1 ? parts.length : open;
   let from = first;
   for (let index = 0; index < front; index++) {
-    const grain = startGrain(ground, index, parts[index].size!);
+    const size = roundUp(parts[index].size!, endUnit);
+    const grain = startGrain(ground, index, size);
     const start = roundUp(from, grain.start);
-    places[index] = { start, end: roundUp(start + parts[index].size!, endUnit), grain: grain.told };
+    places[index] = { start, end: roundUp(start + size, endUnit), grain: grain.told };
     from = places[index].end;
     if (from > end) throw doesNotFit(ground, index);
   }
@@ -303,7 +304,7 @@ function place(ground: Ground): Place[] {
   let until = end;
   for (let index = parts.length - 1; index > open; index--) {
     const size = roundUp(parts[index].size!, endUnit);
-    const grain = startGrain(ground, index, parts[index].size!);
+    const grain = startGrain(ground, index, size);
     const start = roundDown(roundDown(until, endUnit) - size, grain.start);
     if (start < from) throw doesNotFit(ground, index);
     places[index] = { start, end: roundUp(start + size, endUnit), grain: grain.told };
@@ -315,10 +316,14 @@ function place(ground: Ground): Place[] {
 
 /** On the grain at both ends where that leaves anything, else on the smaller ones of R3. */
 function placeOpen(ground: Ground, index: number, from: bigint, until: bigint): Place {
-  for (const size of [ground.whole, MEBIBYTE, 0n]) {
+  for (const [size, endUnit] of [
+    [ground.whole, ground.whole],
+    [MEBIBYTE, ground.endUnit],
+    [0n, ground.endUnit],
+  ]) {
     const grain = startGrain(ground, index, size);
     const start = roundUp(from, grain.start);
-    const end = roundDown(until, grain.told > ground.endUnit ? grain.told : ground.endUnit);
+    const end = roundDown(until, endUnit);
     if (end > start) return { start, end, grain: grain.told };
   }
   throw doesNotFit(ground, index);
@@ -335,7 +340,7 @@ function doesNotFit(ground: Ground, index: number) {
   const { checked, first, end, behind, whole, endUnit } = ground;
   let from = first;
   for (const [each, { size = 1n }] of checked.parts.entries()) {
-    from = roundUp(roundUp(from, startGrain(ground, each, size).start) + size, endUnit);
+    from = roundUp(roundUp(from, startGrain(ground, each, roundUp(size, endUnit)).start) + roundUp(size, endUnit), endUnit);
   }
   const needed = roundUp(from + behind, MEBIBYTE);
   const usable = end > first ? `bytes ${first} to ${end - 1n} are usable between the table and its backup` : 'nothing is left between the table and its backup';
@@ -358,7 +363,7 @@ function smallGrain(number: number, start: bigint, size: bigint, grain: bigint, 
     value: start,
     modulus: whole,
     remainder: start % whole,
-    message: `smaller (${roundSize(size)}) than the grain of ${roundSize(whole)}, so it starts on ${roundSize(grain)}: ${byteAndLba(start, sectorSize)}, ${start} % ${grain} = 0`,
+    message: `${size < whole ? `smaller (${roundSize(size)}) than` : 'the disk has no room for it on'} the grain of ${roundSize(whole)}, so it starts on ${roundSize(grain)}: ${byteAndLba(start, sectorSize)}, ${start} % ${grain} = 0`,
     fix: '',
   };
 }
