@@ -9,7 +9,7 @@
  * Guarantees: the sum is checked. Of a mirror, an array of one device and the first device of a linear one the data is told as a run that can be followed;
  * of others `details.contents` says why not.
  */
-import { hex, holds, type Recognised, text, uuid, type VolumeView } from './view.js';
+import { both, hex, holds, type Recognised, text, uuid, type VolumeView } from './view.js';
 
 const MAGIC = '\xfc\x4e\x2b\xa9';
 const MAGIC_BIG = '\xa9\x2b\x4e\xfc';
@@ -54,15 +54,20 @@ function recogniseNew(view: VolumeView, at: bigint, version: string): Recognised
   const role = whole !== undefined && number < devices ? whole.getUint16(NEW_BYTES + 2 * number, true) : 0xffff;
   const name = text(data, 32, 32);
   const size = level === MIRROR && used !== 0n && used < dataSize ? used : dataSize;
+  // The kernel refuses it as well (super_1_load); followed, it would be found inside itself.
+  const overlaps = version !== '1.0' && dataOffset < at + 4096n;
   return {
-    ...contents({ level, disks, role, dataOffset, size, name }),
+    ...(overlaps ? {} : contents({ level, disks, role, dataOffset, size, name })),
     kind: 'md',
     size: dataOffset + dataSize,
     dataOffset,
     unit: chunk === 0 ? RUN : chunk,
     label: name,
     uuid: uuid(data, 16),
-    damaged: whole === undefined ? 'superblock not all there' : checksumNew(whole),
+    damaged: both(
+      whole === undefined ? 'superblock not all there' : checksumNew(whole),
+      overlaps ? `its data begins at byte ${dataOffset}, in its superblock` : undefined,
+    ),
     details: {
       version,
       level: levelName(level),
