@@ -11,27 +11,37 @@ import { checkLayout } from '../layout/check.js';
 import { byteAndLba } from '../layout/findings.js';
 import type { Finding, ImageSource, Report, Topology } from '../layout/model.js';
 import { endModulus, grain, grainFor, lcm, remainder, requiredAlignment, roundDown, roundUp } from '../layout/rules.js';
-import { openSource } from '../layout/source.js';
+import { type FileSource, openSource } from '../layout/source.js';
 import type { AlignOptions, Judged } from './align.js';
 import { reportLines } from './report-text.js';
 import { type Ground, groundOf, type Subject } from './subject.js';
 
 export function checkDevice(subject: Subject, options: AlignOptions): Judged {
   const ground = groundOf(subject.numbers);
-  using source = openSource(subject.path);
-  if (ground === undefined) return judged(check(source, subject.path, options, undefined), source.size, 'block device that sysfs does not know');
-  const { device, topology } = ground;
-  // The disk's offset counts from the disk's start, which a partition's node does not show.
-  const seen = device.partition === undefined || topology.alignmentOffset < 0 ? topology : { ...topology, alignmentOffset: 0 };
-  const report = check(source, subject.path, options, seen);
-  const what =
-    device.partition === undefined ? 'block device' : `partition ${device.partition} of ${device.disk}, where it begins at byte ${device.startBytes}`;
-  return judged(withFindings(report, placeFindings(ground, options), options), source.size, what);
+  return reading(subject.path, (source) => {
+    if (ground === undefined) return judged(check(source, subject.path, options, undefined), source.size, 'block device that sysfs does not know');
+    const { device, topology } = ground;
+    // The disk's offset counts from the disk's start, which a partition's node does not show.
+    const seen = device.partition === undefined || topology.alignmentOffset < 0 ? topology : { ...topology, alignmentOffset: 0 };
+    const report = check(source, subject.path, options, seen);
+    const what =
+      device.partition === undefined ? 'block device' : `partition ${device.partition} of ${device.disk}, where it begins at byte ${device.startBytes}`;
+    return judged(withFindings(report, placeFindings(ground, options), options), source.size, what);
+  });
 }
 
 export function checkImage(subject: Subject, options: AlignOptions, why: string): Judged {
-  using source = openSource(subject.path);
-  return judged(check(source, subject.path, options, undefined), source.size, `image (${why})`);
+  return reading(subject.path, (source) => judged(check(source, subject.path, options, undefined), source.size, `image (${why})`));
+}
+
+/** Opens `path` for as long as `read` takes. */
+export function reading<T>(path: string, read: (source: FileSource) => T): T {
+  const source = openSource(path);
+  try {
+    return read(source);
+  } finally {
+    source.close();
+  }
 }
 
 export function check(source: ImageSource, target: string, { pages, sectorSize, physical, strict }: AlignOptions, topology: Topology | undefined): Report {

@@ -15,10 +15,9 @@ import { type RawExtents, readRawExtents } from '../geometry/extents.js';
 import { checkLayout } from '../layout/check.js';
 import { type FileExtent, filePages, isInPlace } from '../layout/file-pages.js';
 import type { ExitCode, FilePages, FileReport, Finding, Report, Volume } from '../layout/model.js';
-import { openSource } from '../layout/source.js';
 import { version } from '../layout/version.js';
 import type { AlignOptions, Judged } from './align.js';
-import { placeFindings } from './disk-check.js';
+import { placeFindings, reading } from './disk-check.js';
 import { flat } from './report-json.js';
 import { findingLine, topologyText, verdictLine } from './report-text.js';
 import { sizeText } from './sizes.js';
@@ -62,8 +61,7 @@ export function withDisk(under: Under, options: AlignOptions): Under {
 /** The layers under the file as the disk itself shows them; undefined where this user may not read it. */
 function readDisk({ device, topology }: Ground, { pages, physical, strict }: AlignOptions): { findings: Finding[]; volume: Volume | undefined } | undefined {
   try {
-    using source = openSource(`/dev/${device.disk}`);
-    const report = checkLayout(source, { pages, physical, strict, topology });
+    const report = reading(`/dev/${device.disk}`, (source) => checkLayout(source, { pages, physical, strict, topology }));
     const number = device.partition ?? null;
     // A table that the kernel did not make this partition from says nothing about it.
     const same = number === null || report.table.partitions.some((each) => each.number === number && each.start === BigInt(device.startBytes));

@@ -37,7 +37,7 @@ export function mapLines(pieces: readonly Piece[], columns: number, paintEdge: (
   return [
     bar.replace(/[!<]/g, paintEdge),
     edgeLine(drawn, widths, columns, total),
-    legend(bar, `one column is ${roundSizeText(perColumn)}${widened ? ', what is smaller is widened' : ''}`, columns),
+    legend(bar, [`one column is ${roundSizeText(perColumn)}`, ...(widened ? ['what is smaller is widened'] : [])], columns),
   ].flat();
 }
 
@@ -75,10 +75,10 @@ function edgeLine(pieces: readonly Piece[], widths: readonly number[], columns: 
   return line.padEnd(columns - end.length) + end;
 }
 
-function legend(bar: string, scale: string, columns: number): string[] {
+function legend(bar: string, scale: readonly string[], columns: number): string[] {
   const parts = [
     ...MEANINGS.filter(([sign]) => bar.includes(sign) && (sign !== '|' || bar.indexOf('|') < bar.length - 1)).map(([sign, text]) => `${sign} ${text}`),
-    scale,
+    ...scale,
   ];
   const lines = [''];
   for (const part of parts) {

@@ -9,12 +9,12 @@ import { sfdiskScript } from '../layout/gpt-writer.js';
 import { mkfsLines } from '../layout/mkfs.js';
 import type { ExitCode, Report, Volume } from '../layout/model.js';
 import { type Plan, type PlannedMedia, type PlannedPart, type PlanOptions, type PlanPartition, planLayout } from '../layout/plan.js';
-import { openSource } from '../layout/source.js';
 import { exemptType } from '../layout/types.js';
 import { version } from '../layout/version.js';
 import { type WriteReport, writePlan } from '../layout/write-plan.js';
 import { columnLines } from './columns.js';
 import { type Command, nearest, powerOfTwo, sectorSizeOf, sizeOf, textOf, UsageError, type Values } from './command.js';
+import { reading } from './disk-check.js';
 import { mapLines } from './map.js';
 import { piecesOf } from './pieces.js';
 import { exact } from './report-json.js';
@@ -130,8 +130,8 @@ function optionsOf(values: Values): PlanOptions {
 function targetOptions(options: PlanOptions, path: string): PlanOptions {
   if (!existsSync(path)) return options;
   const subject = subjectOf(path);
-  using source = openSource(path);
-  const size = source.size > 0n ? source.size : undefined;
+  const bytes = reading(path, ({ size }) => size);
+  const size = bytes > 0n ? bytes : undefined;
   const known = options.size === undefined && size !== undefined ? { ...options, size } : options;
   const ground = subject.kind === 'device' ? groundOf(subject.numbers) : undefined;
   if (ground === undefined) return known;
@@ -185,7 +185,12 @@ function planned(options: PlanOptions): Plan {
     const words = message
       .replace(/(?:options\.)?parts\[(\d+)\]\.?/g, (_, index: string) => `--part ${Number(index) + 1}: `)
       .replace(/options\.(\w+)/g, (_, name: string) => `--${name === 'pages' ? 'page' : name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`);
-    throw new UsageError(words.replace(/^The (?:property|argument) '([^']*)'/, '$1').replace(/^The value of "([^"]*)"/, '$1'));
+    throw new UsageError(
+      words
+        .replace(/^The (?:property|argument) '([^']*)'/, '$1')
+        .replace(/^The value of "([^"]*)"/, '$1')
+        .replace(/^The plan's '([^']*)'/, '$1'),
+    );
   }
 }
 
