@@ -58,17 +58,18 @@ export function checkLayout(source: ImageSource, options: CheckOptions = {}, rea
     deviceSectorSize: options.topology?.source === 'device' && sectorSizes.includes(options.topology.logical) ? options.topology.logical : undefined,
   });
   const topology = topologyOf(table, options);
+  const device = new FindingList();
   const findings = new FindingList();
 
-  judgeDevice(topology, findings);
-  for (const finding of table.findings) findings.add(finding);
+  judgeDevice(topology, device);
   const alignment = topology.alignmentOffset > 0 ? BigInt(topology.alignmentOffset) : 0n;
   const judged: Judged = { table, topology, pages, required: requiredAlignment(topology, pages), grain: grain(topology), offset: alignment, findings };
   for (const partition of table.partitions) judgePartition(partition, judged);
   const volumes = readVolumes(limited, judged, read);
   for (const volume of volumes) judgeVolume(volume, undefined, judged);
 
-  const all = findings.all();
+  // Outermost first. No code of a table is one of the others, so that each list counts its own.
+  const all = [...device.all(), ...table.findings, ...findings.all()];
   const exit = exitOf(all, table, volumes, options.strict === true);
   return {
     schemaVersion: 1,
@@ -172,6 +173,7 @@ function judgePartition(partition: Partition, judged: Judged): void {
   const rest = remainder(start - offset, required);
   // A stack that cannot be aligned makes no start right.
   partition.aligned = rest === 0n && topology.alignmentOffset >= 0;
+  const offZone = topology.zone > 0 && start % BigInt(topology.zone) !== 0n;
   const wanted = lcm(grainFor(size, judged.grain, required), required);
   if (rest !== 0n) {
     const next = roundUp(start - offset, wanted) + offset;
@@ -179,7 +181,7 @@ function judgePartition(partition: Partition, judged: Judged): void {
     const fix = next % BigInt(sector) === 0n ? `move to LBA ${next / BigInt(sector)}` : `no LBA of ${sector} bytes is aligned; use a device with other sectors`;
     if (partition.exempt) at('I_START', 'info', start - offset, required, `${message}; it holds no file system, so that this does not matter`, '');
     else at('E_START', 'error', start - offset, required, message, fix);
-  } else if (!partition.exempt && remainder(start - offset, wanted) !== 0n) {
+  } else if (!partition.exempt && remainder(start - offset, wanted) !== 0n && !offZone) {
     at(
       'I_GRAIN',
       'info',
@@ -194,7 +196,7 @@ function judgePartition(partition: Partition, judged: Judged): void {
     const zone = BigInt(topology.zone);
     const severity = partition.exempt ? 'info' : 'error';
     const code = partition.exempt ? 'I_ZONE' : 'E_ZONE';
-    if (start % zone !== 0n)
+    if (offZone)
       at(
         code,
         severity,
@@ -336,6 +338,19 @@ function judgeVolume(volume: Volume, around: Volume | undefined, judged: Judged)
     );
   if (unread !== undefined) say('warning', 'W_NOT_READ', `${name}: ${unread}`, 'check them by their own nodes');
   if (bySpecification !== undefined) say('warning', 'W_FAT_TYPE', `${name}: ${bySpecification}`, fixOf(volume, pages[pages.length - 1]));
+
+  const { hiddenSectors, bytesPerSector } = volume.details;
+  if (kind === 'ntfs' && around === undefined && typeof hiddenSectors === 'number' && typeof bytesPerSector === 'number' && bytesPerSector > 0) {
+    const lba = volume.offset / BigInt(bytesPerSector);
+    if (BigInt(hiddenSectors) !== lba) {
+      say(
+        'info',
+        'I_HIDDEN_SECTORS',
+        `${name} says that ${hiddenSectors} sectors lie before it, where there are ${lba}: Windows does not boot from it`,
+        `mkntfs -p ${lba}`,
+      );
+    }
+  }
 
   // A volume without a partition begins where the device does: right only if the device itself begins on a boundary.
   if (partition === null && around === undefined && offset !== 0n && remainder(-offset, required) !== 0n) {

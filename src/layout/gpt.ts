@@ -135,11 +135,11 @@ export function gptEntries({ copy, array }: GptRead): { entries: GptEntry[]; cut
   return { entries, cut: copy.entryCount > count };
 }
 
-/** UTF-16, little-endian, up to the first zero. */
+/** UTF-16, little-endian, up to the first zero. What would move a terminal's cursor or turn its text becomes `?`. */
 function nameOf(bytes: Uint8Array): string {
   let end = 0;
   while (end + 1 < bytes.length && (bytes[end] !== 0 || bytes[end + 1] !== 0)) end += 2;
-  return new TextDecoder('utf-16le').decode(bytes.subarray(0, end));
+  return new TextDecoder('utf-16le').decode(bytes.subarray(0, end)).replace(/[\p{Cc}\u2028-\u202e\u2066-\u2069]/gu, '?');
 }
 
 function hex(value: number): string {

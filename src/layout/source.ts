@@ -141,8 +141,8 @@ class CachedBlocks implements LimitedSource {
   readonly #source: ImageSource;
   readonly bytesMax: number;
   readonly #servedMax: number;
-  /** By number; the last one of an image may be short. Numbers are exact: an image has less than 2^53 blocks. */
-  readonly #blocks = new Map<number, Uint8Array>();
+  /** The run that each block was read with, by the block's number. Numbers are exact: an image has less than 2^53 blocks. */
+  readonly #runs = new Map<number, Run>();
 
   constructor(source: ImageSource, bytesMax: number, servedMax: number) {
     this.#source = source;
@@ -162,16 +162,19 @@ class CachedBlocks implements LimitedSource {
       this.exhausted = true;
       return nothing;
     }
-    if (first === last) return this.#blocks.get(first)!.subarray(skip, skip + wanted);
+    const run = this.#runs.get(first)!;
+    // Mostly what is asked for was read at once, and need not be copied.
+    if (last < run.first + run.blocks) return partOf(run, first, skip, wanted);
     const bytes = new Uint8Array(wanted);
     let done = 0;
     for (let block = first; block <= last; block++) {
       const from = block === first ? skip : 0;
-      const part = this.#blocks.get(block)!.subarray(from, from + wanted - done);
+      const expected = Math.min(blockBytes - from, wanted - done);
+      const part = partOf(this.#runs.get(block)!, block, from, expected);
       bytes.set(part, done);
       done += part.length;
       // A file that shrank since: what follows is not there either.
-      if (part.length < Math.min(blockBytes - from, wanted - done + part.length)) break;
+      if (part.length < expected) break;
     }
     return done === wanted ? bytes : bytes.subarray(0, done);
   }
@@ -179,19 +182,32 @@ class CachedBlocks implements LimitedSource {
   /** Reads the blocks that are missing, neighbours at once. False, and nothing read, where that is more than may be. */
   #fill(first: number, last: number): boolean {
     let missing = 0;
-    for (let block = first; block <= last; block++) if (!this.#blocks.has(block)) missing++;
+    for (let block = first; block <= last; block++) if (!this.#runs.has(block)) missing++;
     if (this.bytesRead + missing * blockBytes > this.bytesMax) return false;
     for (let block = first; block <= last; block++) {
-      if (this.#blocks.has(block)) continue;
+      if (this.#runs.has(block)) continue;
       let end = block + 1;
-      while (end <= last && !this.#blocks.has(end)) end++;
+      while (end <= last && !this.#runs.has(end)) end++;
       const bytes = this.#source.read(BigInt(block) * BigInt(blockBytes), (end - block) * blockBytes);
       this.reads++;
       this.bytesRead += bytes.length;
-      for (let at = block; at < end; at++) this.#blocks.set(at, bytes.subarray((at - block) * blockBytes, (at - block + 1) * blockBytes));
+      const run: Run = { first: block, blocks: end - block, bytes };
+      for (let at = block; at < end; at++) this.#runs.set(at, run);
     }
     return true;
   }
+}
+
+/** Blocks that were read at once; fewer bytes than their number says where the image ends. */
+interface Run {
+  first: number;
+  blocks: number;
+  bytes: Uint8Array;
+}
+
+function partOf(run: Run, block: number, skip: number, length: number): Uint8Array {
+  const from = (block - run.first) * blockBytes + skip;
+  return run.bytes.subarray(from, from + length);
 }
 
 /** A device's length is not in its stat; sysfs has it in units of 512 bytes whatever its sectors are. */

@@ -88,12 +88,12 @@ export function readTable(unlimited: ImageSource, options: TableOptions = {}): T
   if (isGpt && hasGpt) table = readGptTable(reading, used);
   else {
     if (isGpt) sayOtherSectorSize(reading, headers[0].sectorSize);
-    else if (headers.length > 0 && others.length > 0) {
+    else if (headers.length > 0) {
       findings.add(
         about(
           'warning',
           'W_GPT_REMAINS',
-          `a GPT header lies at byte ${headers[0].offset}, but the MBR protects none: it is what is left of an earlier table`,
+          `a GPT header lies at byte ${headers[0].offset}, but no MBR protects it: it is what is left of an earlier table`,
           'wipefs tells it and removes it',
         ),
       );

@@ -9,6 +9,7 @@ import type { ImageSource } from '../../src/layout/model.js';
 import { TYPE_GUIDS } from '../../src/layout/types.js';
 
 const blockBytes = 4096;
+const zeros = new Uint8Array(128 * 1024);
 export const MEBIBYTE = 1 << 20;
 
 /** An image in memory of which only what was written exists; the rest reads as zeros. Counts what is read of it. */
@@ -17,6 +18,9 @@ export class SparseImage implements ImageSource {
   reads = 0;
   bytesRead = 0;
   readonly #blocks = new Map<number, Uint8Array>();
+  /** Those of them that no copy has as well. */
+  readonly #own = new Set<number>();
+  #written: number[] | undefined;
 
   constructor(size: bigint | number) {
     this.size = BigInt(size);
@@ -27,12 +31,14 @@ export class SparseImage implements ImageSource {
     if (offset < 0n || offset >= this.size || length <= 0) return new Uint8Array(0);
     const wanted = Number(this.size - offset < BigInt(length) ? this.size - offset : BigInt(length));
     this.bytesRead += wanted;
-    const bytes = new Uint8Array(wanted);
+    let bytes: Uint8Array | undefined;
     this.#each(offset, wanted, (block, from, at, count) => {
       const held = this.#blocks.get(block);
-      if (held !== undefined) bytes.set(held.subarray(from, from + count), at);
+      if (held === undefined) return;
+      bytes ??= new Uint8Array(wanted);
+      bytes.set(held.subarray(from, from + count), at);
     });
-    return bytes;
+    return bytes ?? (wanted <= zeros.length ? zeros.subarray(0, wanted) : new Uint8Array(wanted));
   }
 
   write(offset: bigint | number, bytes: Uint8Array): this {
@@ -41,6 +47,12 @@ export class SparseImage implements ImageSource {
       if (held === undefined) {
         held = new Uint8Array(blockBytes);
         this.#blocks.set(block, held);
+        this.#own.add(block);
+        this.#written = undefined;
+      } else if (!this.#own.has(block)) {
+        held = held.slice();
+        this.#blocks.set(block, held);
+        this.#own.add(block);
       }
       held.set(bytes.subarray(at, at + count), from);
     });
@@ -48,13 +60,17 @@ export class SparseImage implements ImageSource {
   }
 
   /** Numbers of the blocks of 4096 bytes that hold something, ascending. */
-  written(): number[] {
-    return [...this.#blocks.keys()].sort((a, b) => a - b);
+  written(): readonly number[] {
+    this.#written ??= [...this.#blocks.keys()].sort((a, b) => a - b);
+    return this.#written;
   }
 
   copy(): SparseImage {
     const image = new SparseImage(this.size);
-    for (const [block, bytes] of this.#blocks) image.#blocks.set(block, bytes.slice());
+    // Blocks are shared until one of both changes them.
+    for (const [block, bytes] of this.#blocks) image.#blocks.set(block, bytes);
+    this.#own.clear();
+    image.#written = this.#written;
     return image;
   }
 

@@ -101,6 +101,11 @@ describe('a GPT', () => {
     ]);
   });
 
+  it('has names that cannot move the cursor of a terminal', () => {
+    const name = 'a\u001b[2J\u202eb';
+    expect(readTable(writeGpt(new SparseImage(64 * MEBIBYTE), { partitions: [{ first: 2048, last: 4095, name }] })).partitions[0].name).toBe('a?[2J?b');
+  });
+
   it('with entries that end before they begin, or beyond 2^64, is damaged and they are left out or told', () => {
     const image = new SparseImage(64 * MEBIBYTE);
     writeGpt(image, {
