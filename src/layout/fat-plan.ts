@@ -31,10 +31,10 @@ const PASSES_MAX = 64;
 
 /**
  * Clusters that a FAT of each type can have. Readers know the type by nothing else (Microsoft's specification of 2000, section 3.5; mtools), and mkfs.fat keeps a few clusters
- * away from the thresholds, where readers differ by one or two.
+ * away from the thresholds, where readers differ by one or two. Of a FAT12 with hardly any clusters it makes none.
  */
 export const CLUSTER_BANDS: Record<FatBits, { min: number; max: number }> = {
-  12: { min: 1, max: 4084 },
+  12: { min: 16, max: 4084 },
   16: { min: 4087, max: 65_524 },
   32: { min: 65_529, max: 268_435_446 },
 };
@@ -164,7 +164,7 @@ function judge(plan: FatPlan, request: FatRequest): SectorwiseError | undefined 
     return refused(
       `${option}.size`,
       size,
-      `${kind} needs at least ${band.min} clusters, or it is read as FAT${bits === 32 ? 16 : 12}; ${size} bytes hold ${of}`,
+      `${kind} needs at least ${band.min} clusters${bits === 12 ? '' : `, or it is read as FAT${bits === 32 ? 16 : 12}`}; ${size} bytes hold ${of}`,
       remedies.join(', or '),
     );
   }

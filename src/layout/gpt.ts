@@ -87,7 +87,8 @@ function headerFault(header: Uint8Array, offset: bigint, sectorSize: number): st
   if (!hasText(header, 0, 'EFI PART')) return 'no signature "EFI PART"';
   const size = u32(header, 12);
   if (size < headerBytesMin || size > sectorSize) return `header of ${size} bytes, where ${headerBytesMin} to ${sectorSize} are allowed`;
-  const zeroed = header.slice(0, size);
+  // A copy: `slice` of a Buffer would be the image itself.
+  const zeroed = new Uint8Array(header.subarray(0, size));
   zeroed.fill(0, 16, 20);
   const found = crc32(zeroed);
   const stored = u32(header, 16);

@@ -176,8 +176,9 @@ function ext(request: VolumeRequest): Made {
   const { part, start, size, topology, option } = request;
   const block = part.cluster ?? 4096;
   if (block < 1024 || block > 65_536) throw outOfRange(`${option}.cluster`, '>= 1024 and <= 65536 for ext', block);
-  // Blocks 0 to the first inode table, 64 of them, are the least that mke2fs makes.
-  if (size < BigInt(block) * 64n) throw tooSmall(request, BigInt(block) * 64n, `${part.fs} needs 64 blocks of ${block} bytes`);
+  // Below 2048 blocks mke2fs leaves the journal out, and ext3 is ext2.
+  const blocks = part.fs === 'ext2' ? 128 : 2048;
+  if (size < BigInt(block * blocks)) throw tooSmall(request, BigInt(block * blocks), `it needs ${blocks} blocks of ${block} bytes`);
   const { stride, width } = stripe(topology, block);
   const geometry = [...(stride > 0 ? [`stride=${stride}`] : []), ...(width > 0 ? [`stripe_width=${width}`] : [])];
   const words = (extended: string[]) => [`mke2fs -q -t ${part.fs} -b ${block}`, ...(extended.length > 0 ? [`-E ${extended.join(',')}`] : [])].join(' ');
@@ -217,7 +218,7 @@ function ntfs(request: VolumeRequest): Made {
   const { part, start, size, sectorSize, option } = request;
   const cluster = part.cluster ?? Math.min(65_536, Math.max(4096, ...request.pages));
   if (cluster < sectorSize || cluster > 65_536) throw outOfRange(`${option}.cluster`, `>= ${sectorSize} and <= 65536 for ntfs`, cluster);
-  if (size < BigInt(MEBIBYTE)) throw tooSmall(request, BigInt(MEBIBYTE), 'mkntfs makes none below 1 MiB');
+  if (size < 2n * BigInt(MEBIBYTE)) throw tooSmall(request, 2n * BigInt(MEBIBYTE), 'mkntfs has no room for its own files below 2 MiB');
   const hidden = start / BigInt(sectorSize);
   // Of a file mkntfs cannot learn where the volume will begin, and Windows boots from none that does not say so. It takes 32 bits of it, and the geometry only for BIOSes.
   const place = hidden < 1n << 32n ? ` -p ${hidden} -H 255 -S 63` : '';

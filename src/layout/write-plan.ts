@@ -298,28 +298,28 @@ function readFull(fd: number, into: Uint8Array, offset: bigint): number {
   return done;
 }
 
-/** Each region as the medium has it now; ERR_SECTORWISE_VERIFY names the first byte that differs. */
+/** By direct reads where they can be had: otherwise it is the page cache that answers, which only shows that the right places were written. */
 function verify(path: string, plan: Plan, target: PlanTarget): 'direct' | 'page-cache' {
   const direct = directReader(path);
   try {
-    const read = direct?.read ?? ((offset, length) => target.read(offset, length));
-    for (const { name, offset, bytes } of gptRegions(plan)) {
-      const found = read(offset, bytes.length);
-      const differs = bytes.findIndex((byte, index) => found[index] !== byte);
-      if (differs === -1) continue;
-      throw new SectorwiseError(
-        'ERR_SECTORWISE_VERIFY',
-        `'${path}' reads back as something else than was written: ${name}, first at byte ${offset + BigInt(differs)}. The medium or what lies between is at fault; do not use it.`,
-        {
-          path,
-          offset: Number(offset),
-          length: bytes.length,
-        },
-      );
-    }
+    verifyTable(plan, direct ?? target, path);
     return direct === undefined ? 'page-cache' : 'direct';
   } finally {
     direct?.close();
+  }
+}
+
+/** Compares each region with what `source` has now; ERR_SECTORWISE_VERIFY names the first byte that differs. */
+export function verifyTable(plan: Plan, source: Pick<ImageSource, 'read'>, path: string): void {
+  for (const { name, offset, bytes } of gptRegions(plan)) {
+    const found = source.read(offset, bytes.length);
+    const differs = bytes.findIndex((byte, index) => found[index] !== byte);
+    if (differs === -1) continue;
+    throw new SectorwiseError(
+      'ERR_SECTORWISE_VERIFY',
+      `'${path}' reads back as something else than was written: ${name}, first at byte ${offset + BigInt(differs)}. The medium or what lies between is at fault; do not use it.`,
+      { path, offset: Number(offset), length: bytes.length },
+    );
   }
 }
 
