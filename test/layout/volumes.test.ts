@@ -422,6 +422,29 @@ describe('md', () => {
   });
 });
 
+describe('Layers inside each other', () => {
+  it('add up: partition, data offset of md, first extent of LVM, logical extents, heap of FAT', () => {
+    const heap = (4 + 2 * 64 + 32) * 512;
+    const boot = fat({ sectorsPerFat: 64, totalSectors: 65536, sectorsPerCluster: 8 });
+    const text = lvmText([{ name: 'esp', segments: [['pv0', 3, 20_000]] }], { start: 64, extentSize: 8, extents: 30_000 });
+    const inLvm = within(lvm(text), 64 * 512 + 3 * 4096, boot);
+    const inMd = within(md({ version: '1.2', size: 128 << 20, dataOffset: 1 << 20 }), 1 << 20, inLvm);
+    const at = 63 * 512;
+    const volume = readVolume(source(within(new Uint8Array(0), at, inMd)), { offset: BigInt(at), size: 128n << 20n, partition: 3, pages: [4096] });
+    const inner = volume?.inside[0]?.inside[0];
+    const start = at + (1 << 20) + 64 * 512 + 3 * 4096;
+    expect(inner).toMatchObject({
+      partition: 3,
+      kind: 'fat16',
+      name: 'esp',
+      offset: BigInt(start),
+      dataOffset: BigInt(heap),
+      dataOffsetAbsolute: BigInt(start + heap),
+    });
+    expect(inner?.tiers['4096']).toEqual({ absolute: (start + heap) % 4096 === 0 ? 'guaranteed' : 'impossible', relative: 'impossible' });
+  });
+});
+
 describe('Labels', () => {
   it('are shown without what would move a cursor or turn the line', () => {
     const image = new Image(8192);

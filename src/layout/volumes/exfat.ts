@@ -3,8 +3,12 @@
  *
  * Guarantees: a boot region whose checksum is wrong is told as damaged, with what its copy says of itself.
  */
-import { beyond, both, hex, holds, type Recognised, serial, type VolumeView } from './view.js';
+import { beyond, both, hex, holds, type Recognised, serial, text16, type VolumeView } from './view.js';
 
+/** Bytes of a directory entry, and the type of the one that names the volume. */
+const ENTRY = 32;
+const LABEL = 0x83;
+const LABEL_LETTERS = 11;
 /** Sectors of a boot region; the last one holds the checksum of those before it. */
 const REGION_SECTORS = 12;
 /** Bytes of the boot sector that change while mounted (flags, percent in use) and stand outside the checksum. */
@@ -58,6 +62,7 @@ export function recogniseExfat(view: VolumeView): Recognised | null {
     size,
     dataOffset: BigInt(heapOffset) * BigInt(bytesPerSector),
     unit: exfat.clusterBytes,
+    label: rootLabel(view, exfat),
     uuid: serial(data.getUint32(100, true)),
     damaged: both(checksum(view, bytesPerSector), beyond(view, size), overlong ? 'its clusters reach beyond its end' : undefined),
     details: {
@@ -73,6 +78,18 @@ export function recogniseExfat(view: VolumeView): Recognised | null {
       revision: `${revision >> 8}.${revision & 0xff}`,
     },
   };
+}
+
+/** The entry of the volume's label in the root directory, where it comes first or nearly. */
+function rootLabel(view: VolumeView, exfat: ExfatGeometry): string | undefined {
+  if (exfat.rootCluster < 2) return undefined;
+  const root = BigInt(exfat.heapOffset) * BigInt(exfat.bytesPerSector) + BigInt(exfat.rootCluster - 2) * BigInt(exfat.clusterBytes);
+  const sector = view.data(root, 512);
+  if (sector === undefined) return undefined;
+  for (let at = 0; at < sector.byteLength && sector.getUint8(at) !== 0; at += ENTRY) {
+    if (sector.getUint8(at) === LABEL) return text16(sector, at + 2, Math.min(sector.getUint8(at + 1), LABEL_LETTERS));
+  }
+  return undefined;
 }
 
 function checksum(view: VolumeView, sector: number): string | undefined {

@@ -18,6 +18,10 @@ const FAT16_CLUSTERS_MAX = 0xfff4;
 const FAT32_CLUSTERS_MAX = 0x0ffffff6;
 /** Bytes of a directory entry. */
 const ENTRY = 32;
+const DELETED = 0xe5;
+/** Of the attributes: a volume's label, but no part of a long name nor a folder. */
+const IS_LABEL = 0x08;
+const LABEL_MASK = 0x1e;
 /** Extended boot signature: number and label follow. */
 const EXTENDED = 0x29;
 
@@ -71,7 +75,7 @@ export function recogniseFat(view: VolumeView): Recognised | null {
   const is32 = kind === 'fat32';
   const extended = is32 ? 66 : 38;
   const isNamed = data.getUint8(extended) === EXTENDED;
-  const label = isNamed ? text(data, extended + 5, 11) : undefined;
+  const label = rootLabel(view, fat) ?? (isNamed ? text(data, extended + 5, 11) : undefined);
   const bySpecification = clusters > FAT16_CLUSTERS_MAX ? 'fat32' : clusters > FAT12_CLUSTERS_MAX ? 'fat16' : 'fat12';
   const perFat = kind === 'fat12' ? 1.5 : kind === 'fat16' ? 2 : 4;
   const isShort = fat.sectorsPerFat * bytesPerSector < Math.ceil((clusters + 2) * perFat);
@@ -97,6 +101,18 @@ export function recogniseFat(view: VolumeView): Recognised | null {
       ...(is32 && fat.rootCluster < 2 ? { rootCluster: `${hex(fat.rootCluster)} is none` } : {}),
     },
   };
+}
+
+/** The volume's entry in the root directory: tools that rename a volume change that one, and leave the boot sector as it was. It comes first, or nearly. */
+function rootLabel(view: VolumeView, fat: FatGeometry): string | undefined {
+  const root = fat.kind === 'fat32' ? fat.heapSector + (fat.rootCluster - 2) * fat.sectorsPerCluster : fat.reservedSectors + fat.fats * fat.sectorsPerFat;
+  const sector = root < 0 ? undefined : view.data(BigInt(root) * BigInt(fat.bytesPerSector), 512);
+  if (sector === undefined) return undefined;
+  for (let at = 0; at < sector.byteLength && sector.getUint8(at) !== 0; at += ENTRY) {
+    const attributes = sector.getUint8(at + 11);
+    if (sector.getUint8(at) !== DELETED && (attributes & LABEL_MASK) === IS_LABEL) return text(sector, at, 11);
+  }
+  return undefined;
 }
 
 /** What libblkid asks for: a FAT's name in the block, or the signature of a boot sector under something that is not OS/2's pseudo block. */
