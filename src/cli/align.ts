@@ -51,6 +51,8 @@ every file system's data, and for files where each page of them lies. Only reads
   --physical N       physical sector size of an image's disk (default 4096)
   --sector-size N    logical sector size of an image (default: what lies in it tells)
   --as image|file    what a regular file is taken for
+  --inside [N:]PATH  also judges a file in it that nobody mounted, on partition N
+                     (FAT, exFAT, ext2/3/4, XFS, NTFS)
   --strict           warnings count as errors
   --json             reports as JSON (docs/schemas/align-1.json); several targets
                      give an array of them
@@ -70,6 +72,8 @@ export interface AlignOptions {
   sectorSize: number | undefined;
   physical: number | undefined;
   as: 'image' | 'file' | undefined;
+  /** A file in an image or device that is not mounted: `[N:]/path`. */
+  inside: string | undefined;
   strict: boolean;
   json: boolean;
   quiet: boolean;
@@ -92,6 +96,8 @@ function optionsOf(values: Values): AlignOptions {
   const as = textOf(values, 'as');
   if (as !== undefined && as !== 'image' && as !== 'file') throw new UsageError(`--as is image or file, not '${as}'`);
   const physical = textOf(values, 'physical');
+  const inside = textOf(values, 'inside');
+  if (inside !== undefined && as === 'file') throw new UsageError('--inside looks into an image, --as file does not');
   const pages = (textOf(values, 'page') ?? '4096').split(',').map((text) => powerOfTwo(text, 'page', PAGE_MIN, PAGE_MAX));
   const distinct = [...new Set(pages)].sort((a, b) => a - b);
   if (distinct.length > PAGES_MAX) throw new UsageError(`--page takes at most ${PAGES_MAX} sizes`);
@@ -99,7 +105,8 @@ function optionsOf(values: Values): AlignOptions {
     pages: distinct,
     sectorSize: sectorSizeOf(values, 'sector-size'),
     physical: physical === undefined ? undefined : powerOfTwo(physical, 'physical', 512, 1 << 20),
-    as,
+    as: inside === undefined ? as : 'image',
+    inside,
     strict: values.strict === true,
     json: values.json === true,
     quiet: values.quiet === true,
@@ -158,12 +165,12 @@ async function judge(target: string, options: AlignOptions): Promise<Judged> {
   const subject = subjectOf(target);
   if (subject.kind === 'device') return checkDevice(subject, options);
   if (subject.kind === 'directory') {
-    if (options.as === 'image') throw new UsageError(`--as image: ${target} is a directory`);
+    if (options.as === 'image') throw new UsageError(`${target} is a directory, not an image`);
     const { checkDirectory } = await import('./directory-check.js');
     return checkDirectory(subject, options);
   }
   if (options.as !== 'file') {
-    const image = checkImage(subject, options, 'as told by --as image');
+    const image = await checkImage(subject, options, options.inside === undefined ? 'as told by --as image' : 'as --inside says');
     const { table, volumes } = image.report;
     if (options.as === 'image') return image;
     if (table.kind !== 'none' || volumes.length > 0) {
@@ -215,6 +222,7 @@ export const command: Command = {
     'sector-size': { type: 'string' },
     page: { type: 'string' },
     as: { type: 'string' },
+    inside: { type: 'string' },
     svg: { type: 'string' },
   },
   run,

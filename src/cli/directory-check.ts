@@ -17,7 +17,7 @@ import { FIEMAP_EXTENT_DELALLOC, FIEMAP_EXTENT_UNKNOWN, FIEMAP_EXTENT_UNWRITTEN 
 import type { Finding } from '../layout/model.js';
 import type { AlignOptions, Judged } from './align.js';
 import { columnLines } from './columns.js';
-import { extentsOf, type FileTally, fileReport, groundLines, tallyFromTier, tallyOf, type Under, underOf, withDisk } from './file-check.js';
+import { extentsOf, type FileTally, fileReport, groundLines, tallyFromTier, tallyOf, type Under, underOf, unknownFinding, withDisk } from './file-check.js';
 import { findingLine, verdictLine } from './report-text.js';
 import { roundSizeText } from './sizes.js';
 import type { Subject } from './subject.js';
@@ -251,7 +251,7 @@ function directoryFindings(report: DirectoryReport, unknown: string | undefined)
   const say = (severity: Finding['severity'], code: string, message: string, fix: string): void => {
     findings.push({ severity, code, layer: 'file', partition: null, message, fix });
   };
-  if (unknown !== undefined) say('info', 'I_UNKNOWN', `where its files lie cannot be said: ${unknown}`, '');
+  if (unknown !== undefined) findings.push(unknownFinding(unknown));
   const judged = judgedFiles(report);
   if (report.misaligned > 0) {
     const [first] = report.worst;

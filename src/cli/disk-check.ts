@@ -16,22 +16,22 @@ import type { AlignOptions, Judged } from './align.js';
 import { reportLines } from './report-text.js';
 import { type Ground, groundOf, type Subject } from './subject.js';
 
-export function checkDevice(subject: Subject, options: AlignOptions): Judged {
+export async function checkDevice(subject: Subject, options: AlignOptions): Promise<Judged> {
   const ground = groundOf(subject.numbers);
-  return reading(subject.path, (source) => {
-    if (ground === undefined) return judged(check(source, subject.path, options, undefined), source.size, 'block device that sysfs does not know');
+  return readingUntil(subject.path, async (source) => {
+    if (ground === undefined) return judged(await check(source, subject.path, options, undefined), source.size, 'block device that sysfs does not know');
     const { device, topology } = ground;
     // The disk's offset counts from the disk's start, which a partition's node does not show.
     const seen = device.partition === undefined || topology.alignmentOffset < 0 ? topology : { ...topology, alignmentOffset: 0 };
-    const report = check(source, subject.path, options, seen);
+    const report = await check(source, subject.path, options, seen);
     const what =
       device.partition === undefined ? 'block device' : `partition ${device.partition} of ${device.disk}, where it begins at byte ${device.startBytes}`;
     return judged(withFindings(report, placeFindings(ground, options), options), source.size, what);
   });
 }
 
-export function checkImage(subject: Subject, options: AlignOptions, why: string): Judged {
-  return reading(subject.path, (source) => judged(check(source, subject.path, options, undefined), source.size, `image (${why})`));
+export async function checkImage(subject: Subject, options: AlignOptions, why: string): Promise<Judged> {
+  return readingUntil(subject.path, async (source) => judged(await check(source, subject.path, options, undefined), source.size, `image (${why})`));
 }
 
 /** Opens `path` for as long as `read` takes. */
@@ -44,8 +44,21 @@ export function reading<T>(path: string, read: (source: FileSource) => T): T {
   }
 }
 
-export function check(source: ImageSource, target: string, { pages, sectorSize, physical, strict }: AlignOptions, topology: Topology | undefined): Report {
-  return checkLayout(source, { pages, sectorSize, physical, strict, target, topology });
+async function readingUntil<T>(path: string, read: (source: FileSource) => Promise<T>): Promise<T> {
+  const source = openSource(path);
+  try {
+    return await read(source);
+  } finally {
+    source.close();
+  }
+}
+
+async function check(source: ImageSource, target: string, options: AlignOptions, topology: Topology | undefined): Promise<Report> {
+  const { pages, sectorSize, physical, strict, inside } = options;
+  const report = checkLayout(source, { pages, sectorSize, physical, strict, target, topology });
+  if (inside === undefined) return report;
+  const { withInside } = await import('./inside-check.js');
+  return withInside(report, source, inside, options);
 }
 
 function judged(report: Report, size: bigint, what: string): Judged {
@@ -109,14 +122,20 @@ export function placeFindings({ device, topology }: Ground, { pages, physical }:
   return findings;
 }
 
-/** The report with findings of outer layers put before its own. */
-export function withFindings(report: Report, findings: readonly Finding[], { strict, pages }: Pick<AlignOptions, 'strict' | 'pages'>): Report {
+/** The report with findings of outer layers put before its own, or with `place` those of inner ones behind. */
+export function withFindings(
+  report: Report,
+  findings: readonly Finding[],
+  { strict, pages }: Pick<AlignOptions, 'strict' | 'pages'>,
+  place: 'before' | 'behind' = 'before',
+): Report {
   if (findings.length === 0) return report;
   const spoils = findings.find(({ severity }) => severity === 'error') ?? (strict ? findings.find(({ severity }) => severity === 'warning') : undefined);
-  const all = [...findings, ...report.findings];
+  const all = place === 'before' ? [...findings, ...report.findings] : [...report.findings, ...findings];
   const worst = (['error', 'warning', 'info'] as const).find((each) => all.some(({ severity }) => severity === each)) ?? null;
   const { exit, verdict } = report.summary;
-  if (spoils === undefined || exit === 4 || exit === 2) return { ...report, findings: all, summary: { worst, exit, verdict } };
+  if (spoils === undefined || exit === 4 || exit === 2 || (exit === 1 && place === 'behind'))
+    return { ...report, findings: all, summary: { worst, exit, verdict } };
   const where = spoils.partition === null ? '' : `partition ${spoils.partition}: `;
   return {
     ...report,

@@ -19,7 +19,7 @@ import { version } from '../layout/version.js';
 import type { AlignOptions, Judged } from './align.js';
 import { placeFindings, reading } from './disk-check.js';
 import { flat } from './report-json.js';
-import { findingLine, topologyText, verdictLine } from './report-text.js';
+import { findingLine, pageLines, topologyText, verdictLine } from './report-text.js';
 import { sizeText } from './sizes.js';
 import { type Ground, groundOf, type Subject } from './subject.js';
 import { shown, type Terminal } from './terminal.js';
@@ -170,7 +170,11 @@ export function checkFile(subject: Subject, options: AlignOptions): Judged {
   }
   if (extents !== undefined && [...tallies.values()].some(({ wrong }) => wrong > 0n)) under = withDisk(under, options);
   const unknown = under.unknown ?? (tallies.size === options.pages.length ? undefined : `${under.fileSystem} does not tell where its files lie (no FIEMAP)`);
-  const findings = [...under.findings, ...fileFindings(tallies, subject, under, unknown)];
+  const findings = [
+    ...under.findings,
+    ...(unknown === undefined ? [] : [unknownFinding(unknown)]),
+    ...fileFindings(tallies, subject.size, under.volume, under.findings),
+  ];
   const file: FileReport = {
     path: subject.path,
     size: subject.size,
@@ -185,13 +189,13 @@ export function checkFile(subject: Subject, options: AlignOptions): Judged {
   return { report, what: 'file', lines: (terminal) => fileLines(report, file, under, what, terminal) };
 }
 
-function good(tallies: ReadonlyMap<number, FileTally>): string {
+export function good(tallies: ReadonlyMap<number, FileTally>): string {
   const text = [...tallies].map(([page, { pages }]) => `${pages.mappable} of ${pages.total} pages of ${page}`).join(', ');
   return `${text} can be mapped.`;
 }
 
-/** What of the file itself is wrong, for each page size. */
-function fileFindings(tallies: ReadonlyMap<number, FileTally>, { size }: Subject, under: Under, unknown: string | undefined): Finding[] {
+/** What of the file itself is wrong, for each page size. `under` are the findings about the layers below it. */
+export function fileFindings(tallies: ReadonlyMap<number, FileTally>, size: bigint, volume: Volume | undefined, under: readonly Finding[]): Finding[] {
   const findings: Finding[] = [];
   const say = (
     severity: Finding['severity'],
@@ -202,14 +206,13 @@ function fileFindings(tallies: ReadonlyMap<number, FileTally>, { size }: Subject
   ): void => {
     findings.push({ severity, code, layer: 'file', partition: null, ...numbers, message, fix });
   };
-  if (unknown !== undefined) say('info', 'I_UNKNOWN', `where it lies cannot be said: ${unknown}`, '');
   for (const [page, { pages, wrong, short, unplaced }] of tallies) {
     const { total, firstFailing, tail } = pages;
     const first = firstFailing === undefined ? '' : `: page ${firstFailing.page}: ${firstFailing.cause}`;
     if (wrong > 0n) {
-      const tier = under.volume === undefined ? undefined : flat([under.volume]).at(-1)?.tiers[String(page)]?.absolute;
+      const tier = volume === undefined ? undefined : flat([volume]).at(-1)?.tiers[String(page)]?.absolute;
       const fix =
-        under.findings.some(({ severity }) => severity === 'error') || tier === 'impossible'
+        under.some(({ severity }) => severity === 'error') || tier === 'impossible'
           ? 'mend the layer under it first, then copy the file anew'
           : `use a file system whose blocks are ${page} bytes or more, or copy the file anew and check again`;
       say('error', 'E_PAGES', `${wrong} of ${total} pages of ${page} cannot be mapped because of where they lie${first}`, fix, { value: wrong });
@@ -232,6 +235,10 @@ function fileFindings(tallies: ReadonlyMap<number, FileTally>, { size }: Subject
       });
   }
   return findings;
+}
+
+export function unknownFinding(why: string): Finding {
+  return { severity: 'info', code: 'I_UNKNOWN', layer: 'file', partition: null, message: `where it lies cannot be said: ${why}`, fix: '' };
 }
 
 /** A report about what lies on a mounted file system; `nothing` says why there is nothing to judge, `well` what holds if all is well. */
@@ -306,12 +313,7 @@ export function groundLines(under: Under): string[] {
 }
 
 function fileLines(report: Report, file: FileReport, under: Under, what: string, terminal: Terminal): string[] {
-  const lines = [terminal.paint('bold', `${shown(report.target)}: ${what}`), `${sizeText(file.size)} ${groundLines(under)[0]}`];
-  for (const [page, { mappable, total, longestRun }] of Object.entries(file.pages)) {
-    lines.push(
-      `pages of ${page}: ${mappable} of ${total} can be mapped, the longest run ${longestRun.pages}${longestRun.pages > 0n ? ` at byte ${longestRun.offset}` : ''}`,
-    );
-  }
+  const lines = [terminal.paint('bold', `${shown(report.target)}: ${what}`), `${sizeText(file.size)} ${groundLines(under)[0]}`, ...pageLines(file)];
   if (report.findings.length > 0) lines.push('', ...report.findings.map((finding) => findingLine(finding, report.target, terminal)));
   lines.push('', verdictLine(report, terminal));
   return lines;

@@ -7,7 +7,7 @@
  * Guarantees: a finding is one line whatever the terminal's width, so that it can be searched for; what came from the medium is shown without its control characters.
  */
 import { basename } from 'node:path';
-import type { Finding, Partition, Report, Severity, Topology, Volume } from '../layout/model.js';
+import type { FileReport, Finding, Partition, Report, Severity, Topology, Volume } from '../layout/model.js';
 import { columnLines } from './columns.js';
 import { mapLines } from './map.js';
 import { piecesOf } from './pieces.js';
@@ -59,9 +59,18 @@ export function reportLines(report: Report, size: bigint, what: string, terminal
   if (table.partitions.length > 0) lines.push('', ...mapLines(pieces, terminal.columns, (text) => terminal.paint('error', text)));
   const rows = contentLines(report);
   if (rows.length > 0) lines.push('', ...rows);
+  if (report.file !== undefined) lines.push('', `${shown(report.file.path)} in it: ${sizeText(report.file.size)}`, ...pageLines(report.file));
   if (report.findings.length > 0) lines.push('', ...report.findings.map((finding) => findingLine(finding, report.target, terminal)));
   lines.push('', verdictLine(report, terminal));
   return lines;
+}
+
+/** How many pages of a file can be mapped, a line for each page size. */
+export function pageLines(file: FileReport): string[] {
+  return Object.entries(file.pages).map(
+    ([page, { mappable, total, longestRun }]) =>
+      `pages of ${page}: ${mappable} of ${total} can be mapped, the longest run ${longestRun.pages}${longestRun.pages > 0n ? ` at byte ${longestRun.offset}` : ''}`,
+  );
 }
 
 export function topologyText({ physical, minimumIo, optimalIo, alignmentOffset, zone, source }: Topology): string {
