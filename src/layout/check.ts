@@ -416,7 +416,7 @@ function judgePages(
     // Clusters that are no whole pages may lie anywhere on what both have in common: the remainder that spoils it is of that.
     const less = unit % page === 0 ? modulus : gcd(BigInt(unit), modulus);
     const lba = value / BigInt(sector);
-    let message = `${name} ${what} at byte ${value}, % ${less} = ${value % less} with ${sizes} (LBA ${lba}): no file page can be mapped`;
+    let message = `${name} ${what} at byte ${value}, % ${less} = ${value % less} with ${sizes}: no file page can be mapped (LBA ${lba})`;
     let fix = fixOf(volume, page);
     let layer: Finding['layer'] = 'volume';
     if (!own) {
@@ -501,7 +501,7 @@ function fixOf(volume: Volume, page: number): string {
       const perCluster = Math.max(1, Math.ceil(unit / sector));
       // mkfs.fat rounds the heap up to a whole cluster, but not on volumes of up to 8192 sectors.
       const small = volume.size !== undefined && volume.size <= 8192n * 512n;
-      const line = `mkfs.fat -F ${volume.kind.slice(3)} -s ${perCluster}`;
+      const line = `mkfs.fat -s ${perCluster} -F ${volume.kind.slice(3)}`;
       return perCluster > 128 || small ? `reformat with the line that sectorwise plan gives (${line} -a -R ...)` : `reformat: ${line}`;
     }
     case 'exfat':

@@ -155,7 +155,7 @@ describe('a volume', () => {
     const report = checkLayout(gpt([partition], [[2048, heap512]]));
     // (1 + 2 × 64 + 32) × 512 = 82432 from the partition's start at 1 MiB.
     expect(lines(report)).toEqual([
-      'error E_HEAP p1: FAT16 cluster heap at byte 1131008, % 4096 = 512 with 4 KiB clusters (LBA 2209): no file page can be mapped; reformat: mkfs.fat -F 16 -s 8',
+      'error E_HEAP p1: FAT16 cluster heap at byte 1131008, % 4096 = 512 with 4 KiB clusters: no file page can be mapped (LBA 2209); reformat: mkfs.fat -s 8 -F 16',
     ]);
     expect(report.findings[0].layer).toBe('volume');
     expect(report.summary).toMatchObject({ exit: 1, verdict: expect.stringContaining('the volume layer spoils it: partition 1: FAT16 cluster heap') });
