@@ -5,9 +5,15 @@
  *   npm run fuzz -- layout --inputs 50000 --seed 7
  *   npm run fuzz -- layout --seed 7 --from 123 --inputs 1  the one that failed
  *
- * The work is done in a worker; this thread watches that it goes on. Ends with exit code 1 at the first input that breaks a promise, or takes longer than
+ *   npm run fuzz -- plan                                  1,000 random plans, written and shown to sfdisk, sgdisk and parted; 250 FAT and 125 exFAT volumes made by their tools
+ *   npm run fuzz -- plan --inputs 100
+ *
+ * For `layout` the work is done in a worker; this thread watches that it goes on. Ends with exit code 1 at the first input that breaks a promise, or takes longer than
  * `inputSeconds`, and names it.
  */
+import { spawnSync } from 'node:child_process';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads';
 import { emptyTally, fuzzOne, type Tally } from '../test/layout/fuzz.js';
@@ -24,7 +30,7 @@ type Message = { tally: Tally } | { failed: string };
 
 /** Of one input, which takes less than a millisecond: not a measure, but a sign of a loop. */
 const inputSeconds = 60;
-const usage = 'Usage: npm run fuzz -- layout [--inputs <how many>] [--seed <seed>] [--from <first input>]\n';
+const usage = 'Usage: npm run fuzz -- layout [--inputs <how many>] [--seed <seed>] [--from <first input>]\n       npm run fuzz -- plan [--inputs <how many>]\n';
 
 if (isMainThread) watch();
 else work(workerData as Work);
@@ -47,9 +53,10 @@ function work({ seed, from, inputs, progress }: Work): void {
 function watch(): void {
   const { values, positionals } = parseArgs({
     allowPositionals: true,
-    options: { inputs: { type: 'string', default: '1000000' }, seed: { type: 'string', default: '1' }, from: { type: 'string', default: '0' } },
+    options: { inputs: { type: 'string' }, seed: { type: 'string', default: '1' }, from: { type: 'string', default: '0' } },
   });
-  const [inputs, seed, from] = [values.inputs, values.seed, values.from].map(Number);
+  if (positionals.join() === 'plan') process.exit(plans(values.inputs ?? '1000'));
+  const [inputs, seed, from] = [values.inputs ?? '1000000', values.seed, values.from].map(Number);
   if (
     positionals.join() !== 'layout' ||
     !Number.isSafeInteger(inputs) ||
@@ -94,6 +101,27 @@ function watch(): void {
     else end(`${rate(message.tally.inputs)}: no promise broken\n${told(message.tally)}`, 0);
   });
   worker.on('error', (error) => end(`the worker ended: ${error.message}\n${again(Atomics.load(index, 0))}`, 1));
+}
+
+/** The tests of plans with more of them; fast-check says the seed of one that fails. Exit code. */
+function plans(inputs: string): number {
+  if (!/^[1-9]\d{0,6}$/.test(inputs)) {
+    process.stderr.write(usage);
+    return 64;
+  }
+  const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..');
+  const hours = String(6 * 3_600_000);
+  const args = [
+    join(root, 'node_modules/vitest/vitest.mjs'),
+    'run',
+    '--testTimeout',
+    hours,
+    '-t',
+    'random',
+    'test/layout/plan-tools.test.ts',
+    'test/layout/plan-mkfs.test.ts',
+  ];
+  return spawnSync(process.execPath, args, { cwd: root, stdio: 'inherit', env: { ...process.env, SECTORWISE_PLANS: inputs } }).status ?? 1;
 }
 
 function told(tally: Tally): string {

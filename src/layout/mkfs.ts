@@ -8,7 +8,7 @@
  *   cut-out    the tool makes the volume in a file of the partition's size, which is then copied to its place; needs no root
  *   loop       only a block device will do (LVM), or the tool asks the device for its sector size (exFAT on 4096): losetup, as root
  *
- * Guarantees: pure; what a tool would refuse or make differently from what is predicted is refused here, naming option, value and remedy.
+ * Guarantees: pure; no line writes over a file system that its tool would rather ask about; what a tool would refuse or make differently from what is predicted is refused here, naming option, value and remedy.
  * Sources: the tools' own arithmetic (mkfs.fat 4.2, exfatprogs 1.2.0), checked by test/layout/plan-mkfs.test.ts against what they really make.
  * Leaves to others: FAT's fixed point (`fat-plan.ts`), where the partition lies (`plan.ts`), running the commands.
  */
@@ -204,7 +204,7 @@ function xfs(request: VolumeRequest): Made {
   const striped = stride > 0 && width > 0 && width % stride === 0 && size >= BigInt(GIBIBYTE);
   const sector = Math.min(block, Math.max(sectorSize, Math.min(topology.physical, 4096)));
   const geometry = striped ? `su=${stride * block},sw=${width / stride}` : 'noalign';
-  const command = `mkfs.xfs -q -f -b size=${block} -s size=${sector} -d ${geometry}`;
+  const command = `mkfs.xfs -q -b size=${block} -s size=${sector} -d ${geometry}`;
   return {
     dataOffset: 0n,
     unit: block,
@@ -222,12 +222,13 @@ function ntfs(request: VolumeRequest): Made {
   const hidden = start / BigInt(sectorSize);
   // Of a file mkntfs cannot learn where the volume will begin, and Windows boots from none that does not say so. It takes 32 bits of it, and the geometry only for BIOSes.
   const place = hidden < 1n << 32n ? ` -p ${hidden} -H 255 -S 63` : '';
-  const command = `mkntfs -q -Q -F -c ${cluster} -s ${sectorSize}${place}`;
+  const command = `mkntfs -q -Q -c ${cluster} -s ${sectorSize}${place}`;
   return {
     dataOffset: 0n,
     unit: cluster,
     device: [`${command} "$PART"`],
-    image: cutOut(request, command),
+    // -F, because a file is no block device.
+    image: cutOut(request, `${command} -F`),
     details: { hiddenSectors: hidden },
   };
 }
@@ -239,7 +240,7 @@ function btrfs(request: VolumeRequest): Made {
   // The least for separate groups of data and metadata, both copies of the latter: btrfs-progs' own message names 109 MiB.
   const least = 109n * BigInt(MEBIBYTE);
   if (size < least) throw tooSmall(request, least, 'mkfs.btrfs makes none below that');
-  const command = `mkfs.btrfs -q -f -s ${sector}`;
+  const command = `mkfs.btrfs -q -s ${sector}`;
   return { dataOffset: 0n, unit: sector, device: [`${command} "$PART"`], image: cutOut(request, command), details: { sectorSize: sector } };
 }
 

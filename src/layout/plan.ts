@@ -103,7 +103,7 @@ export interface PlanPartition {
   name: string;
   /** GUID in lower case. */
   type: string;
-  /** The short name, where the type has one. */
+  /** What that type is called, where it is known. */
   typeName?: string;
   /** GUID in lower case. */
   uuid: string;

@@ -29,7 +29,7 @@ import {
   writeSync,
 } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { invalidType, SectorwiseError, systemError } from '../errors.js';
+import { invalidType, outOfRange, SectorwiseError, systemError } from '../errors.js';
 import { blockDevice } from '../geometry/sysfs.js';
 import { checkNames } from '../option-names.js';
 import { gptRegions, type PlanRegion } from './gpt-writer.js';
@@ -89,13 +89,15 @@ export interface PlanTarget extends ImageSource {
  * Writes the plan's table to `path`: an image file, made if it is missing, or a block device that nobody uses.
  *
  * @throws ERR_SECTORWISE_OCCUPIED if something is there (without `force`), or it is in use; ERR_SECTORWISE_MISMATCH if its size or sectors are not the plan's;
- *   ERR_SECTORWISE_FILE_TYPE; ERR_SECTORWISE_VERIFY if it reads back as something else; system errors
+ *   ERR_SECTORWISE_FILE_TYPE; ERR_SECTORWISE_VERIFY if it reads back as something else; ERR_OUT_OF_RANGE for a plan of more than 2^53 bytes; system errors
  */
 export function writePlan(plan: Plan, path: string, options: WriteOptions = {}): WriteReport {
   const { dryRun = true, force = false, sectorSize } = checkNames('options', options, ['dryRun', 'force', 'sectorSize']) as WriteOptions;
   if (typeof path !== 'string' || path === '') throw invalidType('path', 'a non-empty string', path);
   for (const [name, value] of Object.entries({ dryRun, force })) if (typeof value !== 'boolean') throw invalidType(`options.${name}`, 'of type boolean', value);
   if (sectorSize !== undefined) checkSectors(plan, path, sectorSize);
+  // node:fs takes the place of a write as a number.
+  if (plan.size > BigInt(Number.MAX_SAFE_INTEGER)) throw outOfRange('plan.size', `<= ${Number.MAX_SAFE_INTEGER} to be written`, plan.size);
   const missing = !existsSync(path);
   const report: WriteReport = { path, dryRun, isDevice: false, created: missing, ranges: [], next: [] };
   if (missing && dryRun) return { ...report, ranges: ranges(gptRegions(plan), []) };

@@ -348,8 +348,8 @@ describe('the commands of a plan', () => {
       'mkfs.fat -F 32 -s 8 -S 512 -a -R 2054 -f 2 -h 6144 /dev/nvme0n1p1',
       'mkfs.exfat -c 32768 -b 1048576 /dev/nvme0n1p2',
       'mke2fs -q -t ext4 -b 4096 -E stride=16,stripe_width=48 /dev/nvme0n1p3',
-      'mkfs.xfs -q -f -b size=4096 -s size=4096 -d su=65536,sw=3 /dev/nvme0n1p4',
-      'mkntfs -q -Q -F -c 4096 -s 512 -p 6438912 -H 255 -S 63 /dev/nvme0n1p5',
+      'mkfs.xfs -q -b size=4096 -s size=4096 -d su=65536,sw=3 /dev/nvme0n1p4',
+      'mkntfs -q -Q -c 4096 -s 512 -p 6438912 -H 255 -S 63 /dev/nvme0n1p5',
       'cryptsetup luksFormat --type luks2 --offset 32768 --sector-size 4096 /dev/nvme0n1p6',
     ]);
     expect(mkfsLines(planned, { image: "it's.img" }).filter((line) => /^m(kfs\.fat|ke2fs)/.test(line))).toEqual([
