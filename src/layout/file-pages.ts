@@ -142,8 +142,8 @@ function causeOf(ordered: readonly FileExtent[], start: bigint, page: bigint, si
   return `the file's blocks end at byte ${at}, ${end - at} before the page does`;
 }
 
-/** Index of the first extent that ends behind byte `at`. */
-function firstBehind(ordered: readonly FileExtent[], at: bigint): number {
+/** Index of the first of these ascending extents that ends behind byte `at` of the file. */
+export function firstBehind(ordered: readonly FileExtent[], at: bigint): number {
   let low = 0;
   let high = ordered.length;
   while (low < high) {

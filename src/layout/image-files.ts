@@ -7,11 +7,11 @@
  *   pages      from the image's start: what mapping the whole disk sees
  *
  * Guarantees: reads metadata only, at most 64 MiB of it; no bytes make it hang or throw anything but what is named below and what the source throws.
- * Leaves to others: finding the volume (`volume.ts`). btrfs is not followed: its extents are addresses that only its chunk tree translates; encrypted volumes,
- * layers and swap hold no file that could be.
+ * Leaves to others: finding the volume (`volume.ts`). Encrypted volumes, layers and swap hold no file that could be followed.
  */
 import { SectorwiseError } from '../errors.js';
 import { type FileExtent, filePages } from './file-pages.js';
+import { findBtrfsFile, translateBtrfs } from './files/btrfs.js';
 import { findExtFile } from './files/ext.js';
 import { findExfatFile, findFatFile } from './files/fat.js';
 import { findNtfsFile } from './files/ntfs.js';
@@ -30,10 +30,10 @@ const WALKS: Partial<Record<VolumeKind, { find: (reader: ImageReader) => FoundFi
   ext4: { find: findExtFile, name: 'ext4' },
   xfs: { find: findXfsFile, name: 'xfs' },
   ntfs: { find: findNtfsFile, name: 'ntfs' },
+  btrfs: { find: findBtrfsFile, name: 'btrfs' },
 };
 
 const NOT_WALKED: Partial<Record<VolumeKind, string>> = {
-  btrfs: 'the extents of btrfs are addresses of its own, which only its chunk tree translates',
   luks1: 'it is encrypted',
   luks2: 'it is encrypted',
   lvm2: 'it holds volumes, not files: ask one of those inside',
@@ -75,6 +75,17 @@ export function imageFile(source: ImageSource, volume: Volume, path: string, pag
   const byPage: Record<string, FilePages> = {};
   for (const page of pages) byPage[String(page)] = filePages(extents, size, page, volume.offset);
   return { path, size, fileSystem: WALKS[volume.kind]?.name ?? volume.kind, pages: byPage };
+}
+
+/**
+ * FIEMAP of btrfs tells addresses of btrfs, not of a device: these extents with their places on the device that `volume` was read of. Where the bytes are
+ * striped, or on another device, the place stays unknown (FIEMAP_EXTENT_UNKNOWN).
+ *
+ * @throws as `imageExtents`; ERR_SECTORWISE_UNSUPPORTED if the volume is no btrfs
+ */
+export function btrfsExtents(source: ImageSource, volume: Volume, extents: readonly FileExtent[]): FileExtent[] {
+  if (volume.kind !== 'btrfs') throw notWalked(volume.kind, '/');
+  return translateBtrfs(new ImageReader(source, volume, '/'), extents);
 }
 
 function notWalked(kind: VolumeKind, path: string): SectorwiseError {

@@ -3,17 +3,18 @@
  * The images are filled by tools or by the kernel, never by what is tested; of exFAT, which has no such tool, by hand.
  */
 import { execFileSync } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
 import { closeSync, fstatSync, mkdirSync, mkdtempSync, openSync, readFileSync, readSync, rmSync, truncateSync, writeFileSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { afterAll, describe, expect, it } from 'vitest';
-import { FIEMAP_EXTENT_DATA_INLINE, FIEMAP_EXTENT_UNWRITTEN } from '../../src/geometry/fiemap.js';
-import { type ImageFile, imageExtents, imageFile } from '../../src/layout/image-files.js';
+import { FIEMAP_EXTENT_DATA_INLINE, FIEMAP_EXTENT_UNKNOWN, FIEMAP_EXTENT_UNWRITTEN } from '../../src/geometry/fiemap.js';
+import { btrfsExtents, type ImageFile, imageExtents, imageFile } from '../../src/layout/image-files.js';
 import type { ImageSource, Volume } from '../../src/layout/model.js';
 import { readVolume } from '../../src/layout/volume.js';
 import { note } from '../fixtures/places.js';
-import { LoopDevices, noLoopDevices } from '../geometry/loop-devices.js';
+import { isRoot, LoopDevices, noLoopDevices } from '../geometry/loop-devices.js';
 import { tool, without } from './debian-tools.js';
 import { luks2, swap } from './superblocks.js';
 
@@ -355,8 +356,65 @@ describe('A file in NTFS', () => {
   });
 });
 
+describe('A file in btrfs', () => {
+  const missing = without('mkfs.btrfs') ?? (isRoot ? undefined : 'mkfs.btrfs needs root');
+  it.skipIf(missing !== undefined)(`is found by way of its chunks${note(missing)}`, () => {
+    const path = image('btrfs', 128 * MIB);
+    const root = mkdtempSync(join(folder, 'root-'));
+    const plain = content(900_000);
+    mkdirSync(join(root, 'one', 'two'), { recursive: true });
+    writeFileSync(join(root, 'one', 'two', 'plain'), plain);
+    writeFileSync(join(root, 'tiny'), 'tiny');
+    for (let i = 0; i < 300; i++) writeFileSync(join(root, `one of many files in a folder, ${i}`), '');
+    run('mkfs.btrfs', ['-q', '--rootdir', root, path]);
+    using(path, (source) => {
+      expectFile(source, '/one/two/plain', plain);
+      expect(imageExtents(source, source.volume, '/tiny').extents[0].flags & FIEMAP_EXTENT_DATA_INLINE).not.toBe(0);
+      expect(imageExtents(source, source.volume, '/one of many files in a folder, 299')).toEqual({ size: 0n, extents: [] });
+      expect(() => imageExtents(source, source.volume, '/one/none')).toThrowError(expect.objectContaining({ code: 'ENOENT' }));
+      expect(() => imageExtents(source, source.volume, '/tiny/x')).toThrowError(expect.objectContaining({ code: 'ENOTDIR' }));
+    });
+  });
+
+  const noMount = noLoopDevices ?? without('mkfs.btrfs', 'btrfs', 'filefrag');
+  it.skipIf(noMount !== undefined)(`is where FIEMAP says, once its addresses are translated; compressed bytes and subvolumes are told${note(noMount)}`, () => {
+    const loops = new LoopDevices();
+    try {
+      const path = loops.image(300 * MIB);
+      const device = loops.attach(path);
+      run('mkfs.btrfs', ['-q', device]);
+      const mounted = loops.mount(device, '-o', 'compress=zlib');
+      run('btrfs', ['subvolume', 'create', join(mounted, 'sub')]);
+      writeFileSync(join(mounted, 'compressed'), Buffer.alloc(MIB, 'x'));
+      // Nothing of it can be made smaller.
+      const bytes = randomBytes(2 * MIB);
+      writeFileSync(join(mounted, 'sub', 'file'), bytes);
+      run('sync', ['-f', mounted]);
+      const line = /^\s*0:\s*0\.\.\s*(\d+):\s*(\d+)\.\.\s*\d+:/m.exec(run('filefrag', ['-v', '-b4096', join(mounted, 'sub', 'file')]));
+      loops.unmount(mounted);
+      loops.detach(device);
+      using(path, (source) => {
+        const found = expectFile(source, '/sub/file', bytes);
+        const [, last, address] = line?.map(Number) ?? [];
+        const told = { logical: 0n, physical: BigInt(address) * 4096n, length: (BigInt(last) + 1n) * 4096n, flags: 0 };
+        const [translated] = btrfsExtents(source, source.volume, [told]);
+        expect(translated.physical).toBe(found.extents[0].physical);
+        expect(translated.physical).not.toBe(told.physical);
+        expect(imageFile(source, source.volume, '/sub/file').pages['4096']).toMatchObject({ mappable: 512n, total: 512n });
+        expect(imageFile(source, source.volume, '/compressed').pages['4096']).toMatchObject({
+          ...{ mappable: 0n, total: 256n, firstFailing: { cause: 'byte 0 is compressed or otherwise encoded' } },
+        });
+        expect(btrfsExtents(source, source.volume, [{ ...told, physical: 1n << 60n }])).toMatchObject([{ flags: FIEMAP_EXTENT_UNKNOWN }]);
+      });
+    } finally {
+      loops.dispose();
+    }
+  });
+});
+
 describe('A file that the kernel scattered', () => {
   for (const [make, ...options] of [
+    ['mkfs.btrfs', '-q', '-n', '4096'],
     ['mkfs.ext4', '-q', '-b', '4096'],
     ['mkfs.ext4', '-q', '-b', '1024', '-O', '^extents,^64bit'],
     ['mkfs.xfs', '-q'],
@@ -365,7 +423,7 @@ describe('A file that the kernel scattered', () => {
     it.skipIf(missing !== undefined)(`over a thousand places is found (${[make, ...options].join(' ')})${note(missing)}`, () => {
       const loops = new LoopDevices();
       try {
-        const path = loops.image(make === 'mkfs.xfs' ? 300 * MIB : 64 * MIB);
+        const path = loops.image(make === 'mkfs.ext4' ? 64 * MIB : 300 * MIB);
         const device = loops.attach(path);
         run(make, [...options, device]);
         const mounted = loops.mount(device);
@@ -449,6 +507,16 @@ describe('Metadata with any bytes in it', () => {
       },
     ],
     [
+      'btrfs',
+      ['mkfs.btrfs'],
+      (path) => {
+        const root = mkdtempSync(join(folder, 'root-'));
+        mkdirSync(join(root, 'd'));
+        writeFileSync(join(root, 'd', 'f'), content(50_000));
+        run('mkfs.btrfs', ['-q', '--rootdir', root, path]);
+      },
+    ],
+    [
       'NTFS',
       ['mkntfs', 'ntfscp'],
       (path) => {
@@ -458,9 +526,9 @@ describe('Metadata with any bytes in it', () => {
     ],
   ];
   for (const [name, needs, make] of makers) {
-    const missing = without(...needs);
+    const missing = without(...needs) ?? (name === 'btrfs' && !isRoot ? 'mkfs.btrfs needs root' : undefined);
     it.skipIf(missing !== undefined)(`(${name}) throws nothing but errors with a code${note(missing)}`, () => {
-      const path = image(`mutated-${name}`, name === 'XFS' ? 32 * MIB : 8 * MIB);
+      const path = image(`mutated-${name}`, name === 'btrfs' ? 112 * MIB : name === 'XFS' ? 32 * MIB : 8 * MIB);
       make(path);
       const all = readFileSync(path);
       const target = name === 'NTFS' ? '/f' : '/d/f';
@@ -474,7 +542,7 @@ describe('Metadata with any bytes in it', () => {
       const watched: ImageSource = {
         size: BigInt(all.length),
         read(at, length) {
-          for (let i = isWatching ? Number(at) : all.length; i < Number(at) + length; i++) if (all[i] !== 0) read.add(i);
+          if (isWatching) for (let i = Number(at); i < Number(at) + length; i++) if (all[i] !== 0) read.add(i);
           return all.subarray(Number(at), Number(at) + length);
         },
       };

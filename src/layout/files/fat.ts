@@ -111,9 +111,16 @@ function walk(
   const bytes = BigInt(clusters.bytes);
   const needed = Number((found.size + bytes - 1n) / bytes);
   let logical = 0n;
-  for (const cluster of chain(reader, clusters, found, needed)) {
-    runs.add(logical, clusters.heap + BigInt(cluster - 2) * bytes, bytes);
-    logical += bytes;
+  if (found.inRow && needed > 0) {
+    const end = found.cluster - 2 + needed;
+    if (found.cluster < 2 || end > clusters.count) throw reader.damaged(`it lies in ${needed} clusters from ${found.cluster} on, of ${clusters.count}`);
+    logical = BigInt(needed) * bytes;
+    runs.add(0n, clusters.heap + BigInt(found.cluster - 2) * bytes, logical);
+  } else {
+    for (const cluster of chain(reader, clusters, found, needed)) {
+      runs.add(logical, clusters.heap + BigInt(cluster - 2) * bytes, bytes);
+      logical += bytes;
+    }
   }
   if (logical < found.size) throw reader.damaged(`its clusters end at byte ${logical} of ${found.size}`);
   if (found.written !== undefined && found.written < found.size) runs.unwrittenFrom(found.written, FIEMAP_EXTENT_UNWRITTEN);

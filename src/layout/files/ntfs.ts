@@ -13,7 +13,7 @@ import {
   FIEMAP_EXTENT_NOT_ALIGNED,
   FIEMAP_EXTENT_UNWRITTEN,
 } from '../../geometry/fiemap.js';
-import type { FileExtent } from '../file-pages.js';
+import { type FileExtent, firstBehind } from '../file-pages.js';
 import { mendRecord, type NtfsGeometry, ntfsGeometry } from '../volumes/ntfs.js';
 import { type FoundFile, type ImageReader, namesOf, Runs } from './reader.js';
 
@@ -202,10 +202,11 @@ class Ntfs {
     const pieces: { at: bigint; length: number }[] = [];
     let at = from;
     const end = from + BigInt(length);
-    for (const extent of extents) {
+    for (let i = firstBehind(extents, from); i < extents.length && at < end && extents[i].logical <= at; i++) {
+      const extent = extents[i];
       const extentEnd = extent.logical + extent.length;
-      if (extentEnd <= at || at === end) continue;
-      if (extent.logical > at) break;
+      // Runs of several records may overlap where the image is damaged.
+      if (extentEnd <= at) continue;
       const to = extentEnd < end ? extentEnd : end;
       pieces.push({ at: extent.physical + at - extent.logical, length: Number(to - at) });
       at = to;

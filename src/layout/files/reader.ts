@@ -12,7 +12,7 @@ import type { ImageSource, Volume } from '../model.js';
 /** Metadata of one walk: the FAT of a file of 4 GiB in clusters of 512 bytes fits. */
 const METADATA_MAX = 64 << 20;
 /** The same counting again what comes from the cache: what names one block a thousand times is to end as well. */
-const SERVED_MAX = 2 * METADATA_MAX;
+const SERVED_MAX = METADATA_MAX;
 /** As many as one call of FIEMAP gives. */
 const EXTENTS_MAX = 1 << 20;
 const TOO_MUCH = `more than ${METADATA_MAX >> 20} MiB of metadata would have to be read`;
@@ -88,7 +88,10 @@ export class ImageReader {
     const known = this.#blocks.get(index);
     if (known !== undefined) return known;
     this.#charge(CACHE_BLOCK);
-    const bytes = this.#source.read(this.#offset + index * BigInt(CACHE_BLOCK), CACHE_BLOCK);
+    const at = this.#offset + index * BigInt(CACHE_BLOCK);
+    // What is named by bytes of the image may lie anywhere below 2^64: a source is asked only for what it has.
+    if (at >= this.#source.size) throw this.damaged(`byte ${index * BigInt(CACHE_BLOCK)} lies behind the end`);
+    const bytes = this.#source.read(at, CACHE_BLOCK);
     if (this.#blocks.size === CACHE_BLOCKS) {
       const [oldest] = this.#blocks.keys();
       this.#blocks.delete(oldest);
