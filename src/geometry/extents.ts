@@ -86,23 +86,66 @@ export async function readExtentOrder(fd: number, facts: GeometryFacts): Promise
   return new ExtentOrder(await fiemap(fd, 0, Math.max(fstatSync(fd).size, 1)));
 }
 
+/** FIEMAP's own answer, for those who judge flags themselves. */
+export interface RawExtents {
+  /** The file system has FIEMAP. */
+  supported: boolean;
+  /** Four numbers for each extent, ascending: logical, physical, length (bytes), flags (`FIEMAP_EXTENT_…`). Holes are left out. */
+  values: Float64Array;
+}
+
+/**
+ * All extents of [0, `end`) of an open regular file. `sync` writes back first what has no place yet (FIEMAP_FLAG_SYNC), which may wait for the device; without it such
+ * bytes come as `FIEMAP_EXTENT_DELALLOC`.
+ *
+ * @throws a system error if FIEMAP fails for another reason than not being there
+ */
+export function readRawExtents(fd: number, end: number, sync: boolean): RawExtents {
+  const parts: Float64Array[] = [];
+  for (let from = 0; from < end; ) {
+    const { status, values, complete } = native().fiemap(fd, from, end - from, sync && from === 0);
+    const reached = takeAnswer(parts, status, values, complete, from, end);
+    if (reached === undefined) return { supported: false, values: new Float64Array(0) };
+    from = reached;
+  }
+  return { supported: true, values: joinParts(parts) };
+}
+
+/** The same off the main thread. */
+export async function readRawExtentsAsync(fd: number, end: number, sync: boolean): Promise<RawExtents> {
+  const parts: Float64Array[] = [];
+  for (let from = 0; from < end; ) {
+    const { status, values, complete } = await native().fiemapAsync(fd, from, end - from, sync && from === 0);
+    const reached = takeAnswer(parts, status, values, complete, from, end);
+    if (reached === undefined) return { supported: false, values: new Float64Array(0) };
+    from = reached;
+  }
+  return { supported: true, values: joinParts(parts) };
+}
+
 /** All of the range, in as many calls as it takes: one call of the addon ends after a million extents. Empty where there is no FIEMAP. */
 async function fiemap(fd: number, offset: number, end: number): Promise<Float64Array> {
   const parts: Float64Array[] = [];
-  let words = 0;
   for (let from = offset; from < end; ) {
     const { status, values, complete } = await native().fiemapAsync(fd, from, end - from, false);
-    if (NO_FIEMAP.has(status)) break;
-    if (status < 0) throw systemError(status, 'ioctl(FS_IOC_FIEMAP)', { offset, length: end - offset });
-    if (values.length === 0) break;
-    parts.push(values);
-    words += values.length;
-    const reached = values[values.length - WORDS] + values[values.length - WORDS + 2];
-    if (complete || reached <= from) break;
-    from = reached;
+    from = takeAnswer(parts, status, values, complete, from, end) ?? end;
   }
+  return joinParts(parts);
+}
+
+/** Keeps one answer of the addon; where the next question begins, `end` when there is none, undefined where there is no FIEMAP. */
+function takeAnswer(parts: Float64Array[], status: number, values: Float64Array, complete: boolean, from: number, end: number): number | undefined {
+  if (NO_FIEMAP.has(status)) return undefined;
+  if (status < 0) throw systemError(status, 'ioctl(FS_IOC_FIEMAP)', { offset: from, length: end - from });
+  if (values.length === 0) return end;
+  parts.push(values);
+  const reached = values[values.length - WORDS] + values[values.length - WORDS + 2];
+  return complete || reached <= from ? end : reached;
+}
+
+function joinParts(parts: readonly Float64Array[]): Float64Array {
   if (parts.length === 1) return parts[0];
-  const all = new Float64Array(words);
+  const all = new Float64Array(parts.reduce((words, part) => words + part.length, 0));
   let at = 0;
   for (const part of parts) {
     all.set(part, at);

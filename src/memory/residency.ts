@@ -92,7 +92,7 @@ export interface PageCounterOptions {
   /** mincore tells this process the truth about the file. */
   trustMincore: boolean;
   /** The standing mapping through which the file is read. */
-  mapping: FileMapping;
+  mapping: Pick<FileMapping, 'covers' | 'present'>;
 }
 
 /** Counts the pages of one file. */
@@ -100,7 +100,7 @@ export class PageCounter {
   readonly #fd: number;
   readonly #device: string;
   readonly #trustMincore: boolean;
-  readonly #mapping: FileMapping;
+  readonly #mapping: PageCounterOptions['mapping'];
   /** -errno of cachestat, 0 where it answers. */
   readonly #refused: number;
   /** nr_cache, nr_dirty, nr_writeback, nr_evicted, nr_recently_evicted of `struct cachestat` (linux/mman.h). */
