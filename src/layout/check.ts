@@ -5,7 +5,7 @@
  *   findings of all layers, outermost first ─> exit code, one sentence
  *
  * Guarantees: reads at most 4 MiB of an image of any size; no image makes it throw: only bad options do, and a source whose first or last sectors cannot be read. What was
- * not looked at is said to be so and never counted as aligned.
+ * not looked at is a warning.
  * Leaves to others: the rules (`rules.ts`), files on a mounted system (rule R7, `src/cli`), showing.
  */
 import { invalidType, invalidValue } from '../errors.js';

@@ -19,8 +19,13 @@ export const checkBytesMax = 4 * 1024 * 1024;
 /** What one check may look at, counting again what comes from the cache: bounds the work that a hostile table can ask for. */
 export const checkServedMax = 16 * checkBytesMax;
 
-/** The unit of the cache: a page, and a multiple of every sector size that direct reads of a device could ask for. */
-const blockBytes = 4096;
+/**
+ * The unit of the cache. With pages as the unit, the signatures that lie far apart would use up the limit on a disk of 128 partitions; with less than this, the number of
+ * a block near 2^64 would be no exact number any more.
+ */
+const blockBytes = 2048;
+/** Beyond it nothing is looked at: no file or device is as large. */
+const sizeMax = 1n << 64n;
 
 const EISDIR = 21;
 
@@ -147,12 +152,12 @@ class CachedBlocks implements LimitedSource {
   readonly #source: ImageSource;
   readonly bytesMax: number;
   readonly #servedMax: number;
-  /** The run that each block was read with, by the block's number. Numbers are exact: an image has less than 2^53 blocks. */
+  /** The run that each block was read with, by the block's number. */
   readonly #runs = new Map<number, Run>();
 
   constructor(source: ImageSource, bytesMax: number, servedMax: number) {
     this.#source = source;
-    this.size = source.size;
+    this.size = source.size < sizeMax ? source.size : sizeMax;
     this.bytesMax = bytesMax;
     this.#servedMax = servedMax;
   }

@@ -437,6 +437,16 @@ describe('what a check reads', () => {
     expect([source.bytesRead < 512 * 1024, source.reads < 64]).toEqual([true, true]);
   });
 
+  it('is enough to look into all partitions of a table of 128', () => {
+    const step = 131_072;
+    const partitions = Array.from({ length: 128 }, (_, index) => ({ first: 2048 + index * step, last: 2047 + (index + 1) * step }));
+    const image = writeGpt(new SparseImage(130n * BigInt(step) * 512n), { partitions });
+    for (const { first } of partitions) image.write(first * 512, ext('ext4'));
+    const report = checkLayout(image);
+    expect([report.volumes.length, report.findings, report.summary.exit]).toEqual([128, [], 0]);
+    expect(image.bytesRead).toBeLessThan(checkBytesMax);
+  });
+
   it('does not grow with the image: 16 TiB and 8 EiB like 64 MiB', () => {
     const read = [64n << 20n, 16n << 40n, 8n << 60n].map((size) => {
       const image = writeGpt(new SparseImage(size), {

@@ -26,4 +26,4 @@ it(`${inputs} mutated tables and superblocks are judged without an exception, wi
     'protective-mbr-without-gpt',
   ]);
   expect(Object.keys(tally.volumes).length).toBe(15);
-});
+}, 600_000);

@@ -16,8 +16,8 @@ import { Random } from '../../src/testing/random.js';
 import { type GptPartitionShape, MEBIBYTE, SparseImage, sealHeader, writeChain, writeGpt, writeMbr } from './corpus.js';
 import { ext, fat, lvm, lvmText, md, ntfs, superblocks } from './superblocks.js';
 
-/** Calls to the source of one check: a block of 4096 bytes each at worst, and no more blocks than fit into 4 MiB. */
-const readsMax = checkBytesMax / 4096 + 16;
+/** Calls to the source of one check: a block of 2048 bytes each at worst, and no more blocks than fit into 4 MiB. */
+const readsMax = checkBytesMax / 2048 + 16;
 /** Codes that there are, with room for more. */
 const codesMax = 64;
 

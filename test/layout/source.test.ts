@@ -102,6 +102,22 @@ describe('a limited source', () => {
     expect(image.reads).toBe(1);
   });
 
+  it('finds its blocks again at the very end of the largest image', () => {
+    const image = new SparseImage((1n << 64n) - 1n);
+    const at = image.size - 3000n;
+    image.write(at, random.subarray(0, 3000));
+    const cached = limitedSource(image);
+    for (const [offset, length] of [
+      [0, 3000],
+      [1, 5000],
+      [2999, 1],
+      [1500, 700],
+    ]) {
+      expect(Buffer.compare(cached.read(at + BigInt(offset), length), random.subarray(offset, Math.min(3000, offset + length)))).toBe(0);
+    }
+    expect(image.reads).toBe(1);
+  });
+
   it('is not limited twice', () => {
     const cached = limitedSource(new SparseImage(4096));
     expect(limitedSource(cached)).toBe(cached);
