@@ -16,12 +16,13 @@ import { writePlan } from '../../src/layout/write-plan.js';
 import { note, Places } from '../fixtures/places.js';
 import { hasCommand, isRoot, noLoopDevices } from '../geometry/loop-devices.js';
 import { tool, without } from './debian-tools.js';
+import { memoryFolder } from './plans.js';
 
 const plans = Number(process.env.SECTORWISE_PLANS ?? 100);
 const MEBIBYTE = 1n << 20n;
 const lab = new Places();
 afterAll(() => lab.dispose());
-const folder = lab.folder();
+const folder = memoryFolder(lab);
 const environment = { ...process.env, LC_ALL: 'C', PATH: `${process.env.PATH}:/usr/sbin:/sbin` };
 
 /** Its output, what it complains about included. */

@@ -16,7 +16,7 @@ import { writePlan } from '../../src/layout/write-plan.js';
 import { note, Places } from '../fixtures/places.js';
 import { noLoopDevices } from '../geometry/loop-devices.js';
 import { tool, without } from './debian-tools.js';
-import { planOptions } from './plans.js';
+import { memoryFolder, planOptions } from './plans.js';
 
 const plans = Number(process.env.SECTORWISE_PLANS ?? 100);
 /** ext4 and tmpfs hold files of this size, sparse, and so do their tools' numbers. */
@@ -24,7 +24,7 @@ const SIZE_MAX = 1n << 43n;
 const lab = new Places();
 afterAll(() => lab.dispose());
 /** In memory where that can be had: every image is synced several times, by us and by sfdisk. */
-const folder = memoryFolder();
+const folder = memoryFolder(lab);
 const run = promisify(execFile);
 
 function tryPlan(options: PlanOptions): Plan | null {
@@ -116,7 +116,7 @@ describe('a written plan', () => {
     const size = 64n << 20n;
     const device = lab.loops.attach(lab.loops.image(Number(size)), 4096);
     let written = 0;
-    for (const options of fc.sample(planOptions(4096), { numRuns: 12, seed: 5 })) {
+    for (const options of fc.sample(planOptions(4096), { numRuns: 8, seed: 5 })) {
       const parts = options.parts.map((part) => (part.size === undefined ? part : { ...part, size: 1n + (part.size % (size / 32n)) }));
       const plan = tryPlan({ ...options, zone: 0, size, parts });
       if (plan === null) continue;
@@ -130,7 +130,7 @@ describe('a written plan', () => {
       expect(gptRegions(plan).map(({ offset, bytes }) => bytesAt(device, offset, bytes.length))).toEqual(ours);
       written++;
     }
-    expect(written).toBeGreaterThan(4);
+    expect(written).toBeGreaterThan(2);
   });
 });
 
@@ -143,12 +143,4 @@ function bytesAt(path: string, offset: bigint, length: number): Buffer {
     closeSync(fd);
   }
   return bytes;
-}
-
-function memoryFolder(): string {
-  try {
-    return lab.folder('/dev/shm');
-  } catch {
-    return lab.folder();
-  }
 }

@@ -4,6 +4,7 @@
 import fc from 'fast-check';
 import type { PlannedMedia, PlanOptions } from '../../src/layout/plan.js';
 import { TYPE_GUIDS } from '../../src/layout/types.js';
+import type { Places } from '../fixtures/places.js';
 
 const KIBIBYTE = 1024;
 const MEBIBYTE = 1024 * KIBIBYTE;
@@ -70,4 +71,13 @@ export function planOptions(sectorSize = 512): fc.Arbitrary<PlanOptions> {
 
 function defined<T extends object>(options: T): T {
   return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as T;
+}
+
+/** For images that are synced often: in memory where that can be had. */
+export function memoryFolder(lab: Places): string {
+  try {
+    return lab.folder('/dev/shm');
+  } catch {
+    return lab.folder();
+  }
 }
