@@ -27,7 +27,7 @@ export const pure = [
   'test/windows/window-iterator.test.ts',
 ];
 
-export const once = ['test/tools', 'test/errors/codes.test.ts', 'test/faults/guide.test.ts'];
+export const once = ['test/tools', 'test/errors/codes.test.ts', 'test/faults/guide.test.ts', 'test/mmap-io/like-mmap-io.test.ts'];
 
 export const engineless = [
   'test/geometry',
@@ -40,6 +40,7 @@ export const engineless = [
   'test/memory/residency.test.ts',
   'test/memory/slab.test.ts',
   'test/memory/validity.test.ts',
+  'test/mmap-io/mmap-io.test.ts',
   // With each engine by themselves.
   'test/file/idle.test.ts',
   'test/file/read-ahead.test.ts',
