@@ -27,7 +27,13 @@ export const pure = [
   'test/windows/window-iterator.test.ts',
 ];
 
-export const once = ['test/tools', 'test/errors/codes.test.ts', 'test/faults/guide.test.ts', 'test/mmap-io/like-mmap-io.test.ts'];
+export const once = [
+  'test/tools',
+  'test/errors/codes.test.ts',
+  'test/faults/guide.test.ts',
+  'test/mmap-io/like-mmap-io.test.ts',
+  'test/random-access/like-random-access-file.test.ts',
+];
 
 export const engineless = [
   'test/geometry',
