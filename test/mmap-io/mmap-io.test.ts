@@ -22,6 +22,7 @@ import mmap, { check, MADV_RANDOM, map, sync, unmap } from '../../src/mmap-io/in
 import { note } from '../fixtures/places.js';
 import { isRoot } from '../geometry/loop-devices.js';
 import { emitted } from '../rigs/emitted.js';
+import { holeWithoutSpace, noTmpfs } from '../rigs/failing-places.js';
 
 const PAGE = 4096;
 const MIB = 1024 * 1024;
@@ -250,6 +251,24 @@ describe('in processes of their own', () => {
     const code = `const mmap = require('./src/mmap-io/index.js'); console.log(typeof mmap.map, mmap.PROT_READ, mmap.PAGESIZE, mmap.default.map === mmap.map)`;
     const found = execFileSync(process.execPath, ['-e', code], { encoding: 'utf8', cwd: home, stdio: ['ignore', 'pipe', 'ignore'] });
     expect(found.trim()).toBe('function 1 4096 true');
+  });
+});
+
+describe('a full disk', () => {
+  it.skipIf(noTmpfs !== undefined)(`costs what is stored into a hole, and check and sync say so${note(noTmpfs)}`, () => {
+    const place = join(folder, 'full');
+    mkdirSync(place);
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=1m', 'none', place]);
+    try {
+      const buffer = mapped(holeWithoutSpace(place, 4 * PAGE), PROT_WRITE, MAP_SHARED, 4 * PAGE);
+      buffer.write('lost', PAGE);
+      const fault = expect.objectContaining({ code: 'ERR_SECTORWISE_FAULT' });
+      expect(() => check(buffer)).toThrow(fault);
+      expect(() => sync(buffer, true)).toThrow(fault);
+      unmap(buffer);
+    } finally {
+      execFileSync('umount', [place]);
+    }
   });
 });
 
