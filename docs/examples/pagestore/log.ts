@@ -31,8 +31,6 @@ export class Log {
   /** What is from here to the end is needed. */
   #head: number;
   #end: Place;
-  /** Written, or to be written, and not known to be durable. */
-  #open: { at: number; record: Uint8Array } | undefined;
 
   private constructor(file: BlockFile, size: number, from: Place) {
     this.#file = file;
@@ -88,8 +86,8 @@ export class Log {
     this.#head = before.offset;
   }
 
-  /** Resolves with the end of the record, durable by then. One at a time: whoever waits goes along with the next. If it fails, the record may be there or not, and `settle` has to succeed before there can be another. */
-  append(cells: readonly Cell[], cellBytes: number): Promise<Place> {
+  /** Resolves when the record is durable. One at a time: whoever waits goes along with the next. If it fails, the record may be there or not: no other may follow it. */
+  async append(cells: readonly Cell[], cellBytes: number): Promise<void> {
     const length = this.#whole(HEADER_BYTES + cellBytes);
     const record = Buffer.allocUnsafe(length).fill(0, HEADER_BYTES + cellBytes);
     record.writeUInt32LE(cellBytes, 4);
@@ -100,19 +98,9 @@ export class Log {
       at += bytes.length;
     }
     record.writeUInt32LE(sumOf(record, at, this.#end.sum), 0);
-    this.#open = { at: this.#place(length) as number, record };
-    return this.settle();
-  }
-
-  /** Writes what is open (again) and makes it durable. */
-  async settle(): Promise<Place> {
-    if (this.#open !== undefined) {
-      const { at, record } = this.#open;
-      await Promise.all([this.#file.write(record, at), this.#file.flush()]);
-      this.#open = undefined;
-      this.#end = { offset: at + record.length, sum: (record as Buffer).readUInt32LE(0) };
-    }
-    return this.#end;
+    const offset = this.#place(length) as number;
+    await Promise.all([this.#file.write(record, offset), this.#file.flush()]);
+    this.#end = { offset: offset + length, sum: record.readUInt32LE(0) };
   }
 
   /** Where the record behind the end is, if there is one: there, or at the front, because it did not fit. */

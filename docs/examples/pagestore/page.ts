@@ -40,23 +40,23 @@ export class Cell {
 
   get key(): Uint8Array {
     const start = this.at + CELL_HEADER_BYTES;
-    return this.bytes.subarray(start, start + keyLength(this.bytes, this.at));
+    return this.bytes.subarray(start, start + u16(this.bytes, this.at));
   }
 
   /** Undefined where the key was removed. */
   get value(): Uint8Array | undefined {
     if (this.removed) return undefined;
     const start = valueStart(this.bytes, this.at);
-    return this.bytes.subarray(start, start + valueLength(this.bytes, this.at));
+    return this.bytes.subarray(start, start + u32(this.bytes, this.at + 2));
   }
 
   get removed(): boolean {
-    return valueLength(this.bytes, this.at) === REMOVED;
+    return u32(this.bytes, this.at + 2) === REMOVED;
   }
 
   /** Bytes of the cell. */
   get size(): number {
-    return CELL_HEADER_BYTES + keyLength(this.bytes, this.at) + (this.removed ? 0 : valueLength(this.bytes, this.at));
+    return CELL_HEADER_BYTES + u16(this.bytes, this.at) + (this.removed ? 0 : u32(this.bytes, this.at + 2));
   }
 
   /** Bytes that it takes in a page. */
@@ -65,16 +65,12 @@ export class Cell {
   }
 }
 
-function keyLength(bytes: Uint8Array, at: number): number {
-  return bytes[at] | (bytes[at + 1] << 8);
-}
-
-function valueLength(bytes: Uint8Array, at: number): number {
-  return u32(bytes, at + 2);
-}
-
 function valueStart(bytes: Uint8Array, at: number): number {
-  return at + CELL_HEADER_BYTES + keyLength(bytes, at);
+  return at + CELL_HEADER_BYTES + u16(bytes, at);
+}
+
+function u16(bytes: Uint8Array, at: number): number {
+  return bytes[at] | (bytes[at + 1] << 8);
 }
 
 function u32(bytes: Uint8Array, at: number): number {
@@ -146,28 +142,21 @@ export function sumOf(page: Uint8Array): number {
   return crc32(page);
 }
 
-export function countOf(page: Uint8Array): number {
-  return page[2] | (page[3] << 8);
-}
-
 /** Where the cell of an index begins. */
-function placeOf(page: Uint8Array, index: number): number {
-  const at = PAGE_HEADER_BYTES + countOf(page) * 4 + index * 2;
-  return page[at] | (page[at + 1] << 8);
+export function placeOf(page: Uint8Array, index: number): number {
+  return u16(page, PAGE_HEADER_BYTES + u16(page, 2) * 4 + index * 2);
 }
 
 export function cellsOf(page: Uint8Array): Cell[] {
-  return Array.from({ length: countOf(page) }, (_, index) => new Cell(page, placeOf(page, index)));
+  return Array.from({ length: u16(page, 2) }, (_, index) => new Cell(page, placeOf(page, index)));
 }
 
 /** The index of a key, or, as its complement, where it would be. Allocates nothing: it runs once for each level of each get. */
 export function find(page: Uint8Array, key: Uint8Array): number {
-  const count = page[2] | (page[3] << 8);
-  const prefix = page[4] | (page[5] << 8);
-  if (prefix > 0) {
-    const order = comparePrefix(page, placeOf(page, 0) + CELL_HEADER_BYTES, key, prefix);
-    if (order !== 0) return order < 0 ? ~0 : ~count;
-  }
+  const count = u16(page, 2);
+  const prefix = u16(page, 4);
+  const order = prefix === 0 ? 0 : compareBytes(page, placeOf(page, 0) + CELL_HEADER_BYTES, prefix, key, 0, prefix);
+  if (order !== 0) return order < 0 ? ~0 : ~count;
   const head = headOf(key, prefix);
   let low = 0;
   let high = count;
@@ -176,8 +165,12 @@ export function find(page: Uint8Array, key: Uint8Array): number {
     const at = PAGE_HEADER_BYTES + middle * 4;
     const other = ((page[at] ^ 0x80) << 24) | (page[at + 1] << 16) | (page[at + 2] << 8) | page[at + 3];
     // Not the difference: that of two signed numbers can be too large for one.
-    const order = head === other ? compareCell(page, placeOf(page, middle), key, prefix) : head < other ? -1 : 1;
-    if (order === 0) return middle;
+    let order = head < other ? -1 : 1;
+    if (head === other) {
+      const cell = placeOf(page, middle);
+      order = compareBytes(page, cell + CELL_HEADER_BYTES, u16(page, cell), key, prefix, KEY_BYTES_MAX);
+      if (order === 0) return middle;
+    }
     if (order < 0) high = middle;
     else low = middle + 1;
   }
@@ -190,28 +183,18 @@ export function childIndex(branch: Uint8Array, key: Uint8Array): number {
   return found >= 0 ? found : Math.max(0, ~found - 1);
 }
 
-function comparePrefix(page: Uint8Array, at: number, key: Uint8Array, prefix: number): number {
-  for (let i = 0; i < prefix; i++) {
-    if (i >= key.length) return -1;
-    if (key[i] !== page[at + i]) return key[i] - page[at + i];
-  }
-  return 0;
-}
-
-/** Of a key and that of a cell, which are the same up to `from`. */
-function compareCell(page: Uint8Array, cell: number, key: Uint8Array, from: number): number {
-  const length = keyLength(page, cell);
-  const at = cell + CELL_HEADER_BYTES;
-  const shared = Math.min(length, key.length);
-  for (let i = from; i < shared; i++) if (key[i] !== page[at + i]) return key[i] - page[at + i];
-  return key.length - length;
+/** A key and one of `length` bytes at `at`, from the one byte to the other; whichever ends before that is below. */
+function compareBytes(page: Uint8Array, at: number, length: number, key: Uint8Array, from: number, to: number): number {
+  const past = Math.min(length, key.length, to);
+  for (let i = from; i < past; i++) if (key[i] !== page[at + i]) return key[i] - page[at + i];
+  return Math.min(key.length, to) - Math.min(length, to);
 }
 
 /** A copy of the value at an index. */
 export function valueCopy(page: Uint8Array, index: number): Uint8Array {
   const cell = placeOf(page, index);
   const start = valueStart(page, cell);
-  const copy = Buffer.allocUnsafe(valueLength(page, cell));
+  const copy = Buffer.allocUnsafe(u32(page, cell + 2));
   copy.set(page.subarray(start, start + copy.length));
   return copy;
 }
@@ -222,14 +205,11 @@ export function childPage(branch: Uint8Array, index: number): number {
 }
 
 export function childBlocks(branch: Uint8Array, index: number): number {
-  const at = valueStart(branch, placeOf(branch, index)) + 4;
-  return branch[at] | (branch[at + 1] << 8);
+  return u16(branch, valueStart(branch, placeOf(branch, index)) + 4);
 }
 
-export function childSum(branch: Uint8Array, index: number): number {
-  return u32(branch, valueStart(branch, placeOf(branch, index)) + 6);
-}
-
-export function pointerOf(branch: Uint8Array, index: number): Pointer {
-  return { page: childPage(branch, index), blocks: childBlocks(branch, index), sum: childSum(branch, index) };
+/** Of the cell at a place of a branch. */
+export function pointerOf(bytes: Uint8Array, cell: number): Pointer {
+  const at = valueStart(bytes, cell);
+  return { page: u32(bytes, at), blocks: u16(bytes, at + 4), sum: u32(bytes, at + 6) };
 }

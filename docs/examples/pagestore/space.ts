@@ -1,48 +1,56 @@
-/** Which pages of the file hold nothing that anybody could still need. Knows nothing of why: whoever gives pages back has seen to it that neither a reader nor the meta page on the device leads to them. */
-import module from 'sorted-btree';
-
-const BTree = module.default;
+/**
+ * What each page of the file is: free, in use, or in use and compared with its checksum since it came to memory. One byte each.
+ *
+ * Leaves to others: whether a page may be free: whoever gives it back has seen to it that neither a reader nor the meta page on the device leads to it.
+ */
+const FREE = 0;
+const USED = 1;
+const CHECKED = 2;
+/** A store has 64 GiB at most. Bytes that were never touched take no memory. */
+const PAGES_MAX = 1 << 24;
 
 export class Space {
-  /** First page of each free run, and how many there are; no two runs touch. */
-  readonly #runs = new BTree<number, number>();
+  readonly #states = new Uint8Array(PAGES_MAX);
+  /** No page below this one is free. */
+  #lowest: number;
 
   constructor(first: number) {
-    this.#runs.set(first, Number.MAX_SAFE_INTEGER - first);
+    this.#states.fill(USED, 0, first);
+    this.#lowest = first;
   }
 
-  /** The lowest pages that are free and side by side: the file grows only when none within it do. */
+  /** The lowest free pages side by side, so that the file grows only when there are none within it. */
   take(count: number): number {
-    for (const [first, length] of this.#runs.entries()) {
-      if (length < count) continue;
-      this.#runs.delete(first);
-      if (length > count) this.#runs.set(first + count, length - count);
-      return first;
+    let page = this.#states.indexOf(FREE, this.#lowest);
+    for (let free = 1; free < count && page >= 0; free++) {
+      if (this.#states[page + free] === FREE) continue;
+      page = this.#states.indexOf(FREE, page + free);
+      free = 0;
     }
-    throw new Error('the last run has no end');
+    if (page < 0) throw new RangeError(`the store has ${PAGES_MAX} pages, and none are free`);
+    this.#states.fill(USED, page, page + count);
+    if (count === 1) this.#lowest = page + 1;
+    return page;
   }
 
-  /** These pages are in use: found when the store is opened. */
-  claim(first: number, count: number): void {
-    const [start, length] = this.#runs.getPairOrNextLower(first) ?? [0, 0];
-    if (start + length < first + count) throw new Error(`two pages lie at ${first}: the store is damaged`);
-    this.#runs.delete(start);
-    if (first > start) this.#runs.set(start, first - start);
-    if (start + length > first + count) this.#runs.set(first + count, start + length - first - count);
+  give(page: number, count: number): void {
+    this.#states.fill(FREE, page, page + count);
+    this.#lowest = Math.min(this.#lowest, page);
   }
 
-  give(first: number, count: number): void {
-    let [start, end] = [first, first + count];
-    const before = this.#runs.nextLowerPair(first);
-    if (before !== undefined && before[0] + before[1] === first) {
-      start = before[0];
-      this.#runs.delete(start);
+  /** These are in use: found when the store is opened. */
+  claim(page: number, count: number): void {
+    for (let at = page; at < page + count; at++) {
+      if (this.#states[at] !== FREE) throw new Error(`page ${at} belongs to two: the store is damaged`);
+      this.#states[at] = USED;
     }
-    const after = this.#runs.get(end);
-    if (after !== undefined) {
-      this.#runs.delete(end);
-      end += after;
-    }
-    this.#runs.set(start, end - start);
+  }
+
+  isChecked(page: number): boolean {
+    return this.#states[page] === CHECKED;
+  }
+
+  setChecked(page: number, checked: boolean): void {
+    this.#states[page] = checked ? CHECKED : USED;
   }
 }

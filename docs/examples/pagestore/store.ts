@@ -12,17 +12,15 @@ import type { BlockFile, InvalidateReason, Window } from 'sectorwise';
 import module from 'sorted-btree';
 import { Log, type Place } from './log.js';
 import { BLOCK_BYTES, type Cell, cellsOf, compareKeys, encodeCell, find, type Pointer, valueCopy } from './page.js';
-import { overlay, Tree } from './tree.js';
+import { NO_KEY, overlay, Tree } from './tree.js';
 
 const BTree = module.default;
-type Memory = InstanceType<typeof BTree<Uint8Array, Cell>>;
+type Ordered = InstanceType<typeof BTree<Uint8Array, Cell>>;
 
 const MAGIC = 'swpages1';
-const META_BYTES = 44;
 const LOG_BYTES = 32 << 20;
 /** Puts that wait become one group up to so much. */
 const GROUP_BYTES_MAX = 256 << 10;
-const NO_KEY = new Uint8Array(0);
 
 /** The state that the store comes back to: a root, and the place in the log behind which everything is that the root does not have. */
 interface Meta {
@@ -49,14 +47,14 @@ export class Store {
   #log!: Log;
   #meta!: Meta;
   /** What is durable in the log, and not in the tree. */
-  #memory: Memory = new BTree<Uint8Array, Cell>(undefined, compareKeys);
+  #memory = new Memory();
   /** The part of it that a checkpoint is merging. */
   #frozen: { memory: Memory; end: Place } | undefined;
   #waiting: Group[] = [];
   #committing: Promise<void> | undefined;
-  #checkpointing: Promise<void> | undefined;
-  /** The group that the log could not make durable. */
-  #stuck: { group: Group; error: unknown } | undefined;
+  #merging: Promise<void> | undefined;
+  /** Why the log takes no more. */
+  #failed: unknown;
   #lost: InvalidateReason | undefined;
 
   private constructor(pages: BlockFile, logFile: BlockFile) {
@@ -86,13 +84,13 @@ export class Store {
       await store.#point({ generation: 1, root: draft.root!.pointer, logBytes, log: { offset: 0, sum: crc32(`${Date.now()}`) } });
       store.#tree.adopt(draft);
     }
-    store.#log = await Log.open(logFile, store.#meta.logBytes, store.#meta.log, (cell) => store.#memory.set(cell.key, cell));
+    store.#log = await Log.open(logFile, store.#meta.logBytes, store.#meta.log, (cell) => store.#memory.set(cell));
     return store;
   }
 
   /** The value, a copy; at once where the page is in memory, else a promise of it. `await` takes both. */
   get(key: Uint8Array): Uint8Array | undefined | Promise<Uint8Array | undefined> {
-    const change = this.#changeOf(key);
+    const change = this.#memory.get(key) ?? this.#frozen?.memory.get(key);
     if (change !== undefined) return change.value?.slice();
     const leaf = this.#tree.tryLeaf(key);
     return leaf === undefined ? this.#getLater(key) : this.#take(leaf, key);
@@ -125,15 +123,10 @@ export class Store {
     if (this.#pages.generation !== this.#generation) throw new Error(`${this.#pages.path} is not whole any more: ${this.#lost?.cause ?? 'invalidated'}`);
   }
 
-  #changeOf(key: Uint8Array): Cell | undefined {
-    const change = this.#memory.size > 0 ? this.#memory.get(key) : undefined;
-    return change ?? this.#frozen?.memory.get(key);
-  }
-
   /** The keys from `from` up to the one before `to`, as they are now, in runs. A run is yours until the next is asked for. */
   async *scan(from: Uint8Array = NO_KEY, to?: Uint8Array): AsyncGenerator<Cell[]> {
     const version = this.#tree.retain();
-    const layers = [this.#frozen?.memory, this.#memory.clone()].filter((layer) => layer !== undefined && layer.size > 0) as Memory[];
+    const layers = [this.#frozen?.memory, this.#memory].flatMap((memory) => (memory?.ordered.size ? [memory.ordered.clone()] : []));
     try {
       for await (const { window, low, high } of this.#tree.leaves(version, from, to)) {
         let cells = layers.reduce((below, layer) => overlay(below, between(layer, low, high)), cellsOf(window.bytes));
@@ -161,7 +154,7 @@ export class Store {
     const cells = changes.map(([key, value]) => encodeCell(key, value));
     const bytes = cells.reduce((sum, cell) => sum + cell.bytes.length, 0);
     if (bytes > this.#log.cellBytesMax) throw new RangeError(`changes of ${bytes} bytes do not fit the log`);
-    if (this.#stuck !== undefined) return Promise.reject(this.#stuck.error);
+    if (this.#failed !== undefined) return Promise.reject(this.#failed);
     if (bytes === 0) return Promise.resolve();
     let group = this.#waiting.at(-1);
     if (group === undefined || group.bytes + bytes > Math.min(GROUP_BYTES_MAX, this.#log.cellBytesMax)) {
@@ -177,71 +170,66 @@ export class Store {
   async #commit(): Promise<void> {
     // Behind all promises that were resolved just now: whoever waited for the last group and puts again goes along.
     await new Promise<void>((resolve) => process.nextTick(resolve));
-    const group = this.#waiting.shift();
-    if (group !== undefined) {
+    for (let group = this.#waiting.shift(); group !== undefined; group = this.#waiting.shift()) {
       try {
-        while (!this.#log.hasRoom(group.bytes)) await this.checkpoint();
+        while (!this.#log.hasRoom(group.bytes)) await this.#merge();
       } catch (error) {
-        // Nothing of it was written: it can be tried again.
+        // Nothing of it was written: the caller can try again.
         group.reject(error);
-        this.#committing = this.#waiting.length > 0 ? this.#commit() : undefined;
-        return;
+        continue;
       }
       try {
         await this.#log.append(group.cells, group.bytes);
-        this.#committed(group);
       } catch (error) {
-        this.#stuck = { group, error };
+        // Whether it is in the log is not known. Nothing may follow it, and whoever opens the store again finds out.
+        this.#failed = error;
         for (const failed of [group, ...this.#waiting.splice(0)]) failed.reject(error);
+        break;
       }
+      for (const cell of group.cells) this.#memory.set(cell);
+      group.resolve();
+      // What goes wrong with it is told to the first put that finds no room.
+      if (this.#log.used > 0.5) this.#merge().catch(() => {});
+      await new Promise<void>((resolve) => process.nextTick(resolve));
     }
-    this.#committing = this.#waiting.length > 0 ? this.#commit() : undefined;
+    this.#committing = undefined;
   }
 
-  #committed(group: Group): void {
-    for (const cell of group.cells) this.#memory.set(cell.key, cell);
-    group.resolve();
-    // What goes wrong with it is told to the first put that finds no room.
-    if (this.#log.used > 0.5) this.checkpoint().catch(() => {});
+  /** Resolves when all that was put before is in the tree, and the log empty up to there. Puts and gets go on meanwhile. */
+  async checkpoint(): Promise<void> {
+    if (this.#merging !== undefined) await this.#merging;
+    await this.#merge();
   }
 
-  /** After a put that failed, once its cause is gone: the changes that failed with it are durable then, although their callers were told that they may not be. */
-  async repair(): Promise<void> {
-    if (this.#stuck === undefined) return;
-    this.#logFile.acknowledgeLoss();
-    await this.#log.settle();
-    const { group } = this.#stuck;
-    this.#stuck = undefined;
-    this.#committed(group);
-  }
-
-  /** Brings what is in memory into the tree, so that the log has room again. Puts and gets go on meanwhile. */
-  checkpoint(): Promise<void> {
-    this.#checkpointing ??= this.#merge().finally(() => {
-      this.#checkpointing = undefined;
+  #merge(): Promise<void> {
+    this.#merging ??= this.#mergeMemory().finally(() => {
+      this.#merging = undefined;
     });
-    return this.#checkpointing;
+    return this.#merging;
   }
 
-  async #merge(): Promise<void> {
+  async #mergeMemory(): Promise<void> {
+    // One that is there already is of an attempt that failed.
     if (this.#frozen === undefined) {
-      if (this.#memory.size === 0) return;
       this.#frozen = { memory: this.#memory, end: this.#log.end };
-      this.#memory = new BTree<Uint8Array, Cell>(undefined, compareKeys);
+      this.#memory = new Memory();
     }
-    // What an attempt before could not make durable is part of no tree, and is written anew.
-    this.#pages.acknowledgeLoss();
-    const draft = await this.#tree.merge(this.#frozen.memory.valuesArray());
-    try {
-      await this.#pages.flush();
-    } catch (error) {
-      this.#tree.abandon(draft);
-      throw error;
+    const { memory, end } = this.#frozen;
+    if (memory.ordered.size > 0) {
+      // What an attempt before could not make durable is part of no tree, and is written anew.
+      this.#pages.acknowledgeLoss();
+      const draft = await this.#tree.merge(memory.ordered.valuesArray());
+      try {
+        await this.#pages.flush();
+      } catch (error) {
+        this.#tree.abandon(draft);
+        throw error;
+      }
+      // If this fails, the new meta page may be on the device or not. So nothing of either tree is given back, and the next attempt writes over the same one of the two.
+      await this.#point({ ...this.#meta, generation: this.#meta.generation + 1, root: draft.root!.pointer, log: end });
+      this.#tree.adopt(draft);
+      this.#log.free(end);
     }
-    // If this fails, the new meta page may be on the device or not. So nothing of either tree is given back, and the next attempt writes over the same one of the two.
-    await this.#point({ ...this.#meta, generation: this.#meta.generation + 1, root: draft.root!.pointer, log: this.#frozen.end });
-    this.#tree.adopt(draft);
-    this.#log.free(this.#frozen.end);
     this.#frozen = undefined;
   }
 
@@ -253,12 +241,32 @@ export class Store {
 
   /** Ends what is under way, and closes both files. What is not in the tree is in the log. */
   async close(): Promise<void> {
-    while (this.#committing !== undefined) await this.#committing;
-    await this.#checkpointing?.catch(() => {});
+    await this.#committing;
+    await this.#merging?.catch(() => {});
     this.#pages.acknowledgeLoss();
     const ends = await Promise.allSettled([this.#pages.close(), this.#logFile.close()]);
     for (const end of ends) if (end.status === 'rejected') throw end.reason;
   }
+}
+
+/** What is durable in the log and not in the tree: in order, and by key, since most gets ask for what is not here. */
+class Memory {
+  readonly ordered: Ordered = new BTree<Uint8Array, Cell>(undefined, compareKeys);
+  readonly #byKey = new Map<string, Cell>();
+
+  set(cell: Cell): void {
+    const { key } = cell;
+    this.ordered.set(key, cell);
+    this.#byKey.set(textOf(key), cell);
+  }
+
+  get(key: Uint8Array): Cell | undefined {
+    return this.#byKey.size === 0 ? undefined : this.#byKey.get(textOf(key));
+  }
+}
+
+function textOf(key: Uint8Array): string {
+  return (Buffer.isBuffer(key) ? key : Buffer.from(key.buffer, key.byteOffset, key.length)).toString('latin1');
 }
 
 function newGroup(): Group {
@@ -271,7 +279,7 @@ function newGroup(): Group {
 }
 
 /** The changes of these keys, ascending. */
-function between(layer: Memory, low: Uint8Array, high: Uint8Array | undefined): Cell[] {
+function between(layer: Ordered, low: Uint8Array, high: Uint8Array | undefined): Cell[] {
   const cells: Cell[] = [];
   layer.forRange(low, high ?? (layer.maxKey() as Uint8Array), high === undefined, (_, cell) => {
     cells.push(cell);
@@ -283,32 +291,20 @@ function between(layer: Memory, low: Uint8Array, high: Uint8Array | undefined): 
 async function readMeta(file: BlockFile): Promise<Meta | undefined> {
   const bytes = Buffer.alloc(2 * BLOCK_BYTES);
   await file.read(bytes, 0);
-  const found = [0, 1].map((slot) => decodeMeta(bytes.subarray(slot * BLOCK_BYTES))).filter((meta) => meta !== undefined);
+  const found = [0, 1].map((slot) => decodeMeta(bytes.toString('latin1', slot * BLOCK_BYTES, (slot + 1) * BLOCK_BYTES))).filter((meta) => meta !== undefined);
   if (found.length === 0 && bytes.some((byte) => byte !== 0)) throw new Error(`${file.path} is no store, or both of its meta pages are damaged`);
   return found.sort((a, b) => b.generation - a.generation)[0];
 }
 
-/** One sector, the rest of the block is zeros: whole, whatever tears. */
-function encodeMeta({ generation, root, logBytes, log }: Meta): Uint8Array {
+/** A line of JSON behind its checksum, which fits one sector, so that it is there or not; the rest of the block is zeros. */
+function encodeMeta(meta: Meta): Uint8Array {
+  const text = JSON.stringify(meta);
   const bytes = Buffer.alloc(BLOCK_BYTES);
-  bytes.write(MAGIC, 0, 'latin1');
-  bytes.writeUIntLE(generation, 8, 6);
-  bytes.writeUInt32LE(root.page, 14);
-  bytes.writeUInt16LE(root.blocks, 18);
-  bytes.writeUInt32LE(root.sum, 20);
-  bytes.writeUIntLE(logBytes, 24, 6);
-  bytes.writeUIntLE(log.offset, 30, 6);
-  bytes.writeUInt32LE(log.sum, 36);
-  bytes.writeUInt32LE(crc32(bytes.subarray(0, META_BYTES - 4)), META_BYTES - 4);
+  bytes.write(`${MAGIC} ${crc32(text)} ${text}\n`, 'latin1');
   return bytes;
 }
 
-function decodeMeta(bytes: Buffer): Meta | undefined {
-  if (bytes.toString('latin1', 0, 8) !== MAGIC || bytes.readUInt32LE(META_BYTES - 4) !== crc32(bytes.subarray(0, META_BYTES - 4))) return undefined;
-  return {
-    generation: bytes.readUIntLE(8, 6),
-    root: { page: bytes.readUInt32LE(14), blocks: bytes.readUInt16LE(18), sum: bytes.readUInt32LE(20) },
-    logBytes: bytes.readUIntLE(24, 6),
-    log: { offset: bytes.readUIntLE(30, 6), sum: bytes.readUInt32LE(36) },
-  };
+function decodeMeta(block: string): Meta | undefined {
+  const [magic, sum, text] = block.split('\n', 1)[0].split(' ');
+  return magic === MAGIC && Number(sum) === crc32(text) ? JSON.parse(text) : undefined;
 }
