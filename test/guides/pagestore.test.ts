@@ -1,0 +1,358 @@
+/**
+ * The page store of docs/examples: what it has to be for any changes, on a simulated disk of which the power fails at every step, when its disks fail otherwise, and under `kill -9`.
+ */
+import { spawn } from 'node:child_process';
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import fc from 'fast-check';
+import { afterAll, describe, expect, it } from 'vitest';
+import { Store } from '../../docs/examples/pagestore/store.js';
+import { type BlockFile, type Caching, open } from '../../src/index.js';
+import { openSimulated, SimulatedDisk, type SimulatedEngine } from '../../src/testing/index.js';
+import { Places } from '../fixtures/places.js';
+import { emitted } from '../rigs/emitted.js';
+import { changeOf, lastKey, stateAfter } from '../rigs/store-history.js';
+
+const root = fileURLToPath(new URL('../../', import.meta.url));
+const examples = join(root, 'docs/examples/pagestore');
+const codeLinesMax = 820;
+const logBytes = 64 << 10;
+const lab = new Places();
+afterAll(() => lab.dispose());
+
+const text = (bytes: Uint8Array): string => Buffer.from(bytes).toString('latin1');
+
+async function contentOf(store: Store, from?: Uint8Array, to?: Uint8Array): Promise<Array<[string, string]>> {
+  const content: Array<[string, string]> = [];
+  for await (const run of store.scan(from, to)) for (const { key, value } of run) content.push([text(key), text(value as Uint8Array)]);
+  return content;
+}
+
+/** Compares the store with what the changes up to its last one make, and answers with how many these are. */
+async function checkState(store: Store, lives: readonly number[]): Promise<number> {
+  const last = await store.get(lastKey);
+  const [number, life] = last === undefined ? [0, 0] : text(last).split(' ').map(Number);
+  if (number > 0) expect(life).toBe(lives[number - 1]);
+  const expected = stateAfter(lives.slice(0, number));
+  expect(await contentOf(store)).toEqual(expected);
+  for (const [key, value] of expected.filter((_, index) => index % 5 === 0)) expect(text((await store.get(Buffer.from(key, 'latin1')))!)).toBe(value);
+  return number;
+}
+
+it(`the page store has at most ${codeLinesMax} lines of code`, () => {
+  const lines = readdirSync(examples).flatMap((name) => readFileSync(join(examples, name), 'utf8').split('\n'));
+  expect(lines.filter((line) => !/^\s*($|\/\/|\/\*\*|\*)/.test(line)).length).toBeLessThanOrEqual(codeLinesMax);
+});
+
+describe('a page store', () => {
+  const bytes = (maxLength: number) => fc.uint8Array({ maxLength });
+  // Few bytes that differ, so that keys are prefixes of each other and there is something to remove.
+  const key = fc.array(fc.constantFrom(0, 1, 97, 98, 255), { maxLength: 6 }).map((all) => Uint8Array.from(all));
+  const value = fc.oneof(
+    { weight: 9, arbitrary: bytes(300) },
+    { weight: 1, arbitrary: fc.integer({ min: 0, max: 9000 }).map((length) => new Uint8Array(length).fill(length)) },
+  );
+  const step = fc.oneof(
+    { weight: 12, arbitrary: fc.record({ what: fc.constant('put' as const), key, value }) },
+    { weight: 4, arbitrary: fc.record({ what: fc.constant('delete' as const), key }) },
+    { weight: 2, arbitrary: fc.record({ what: fc.constantFrom('checkpoint' as const, 'reopen' as const) }) },
+    { weight: 1, arbitrary: fc.record({ what: fc.constant('scan' as const), from: key, to: key }) },
+  );
+
+  it('is a map that is in order, whatever is put, removed, merged and opened again', async () => {
+    await fc.assert(
+      fc.asyncProperty(fc.array(step, { minLength: 60, maxLength: 160 }), async (steps) => {
+        const disks = [new SimulatedDisk({ size: 0 }), new SimulatedDisk({ size: 0 })];
+        const reopen = (): Promise<Store> => {
+          const [pages, log] = disks.map((disk) => openSimulated(disk, { access: 'read-write', cacheSize: 256 << 10, readAhead: false }));
+          return Store.open(pages, log, { logBytes });
+        };
+        let store = await reopen();
+        const model = new Map<string, string>();
+        const inOrder = (from = '', to?: string): Array<[string, string]> =>
+          [...model].filter(([name]) => name >= from && (to === undefined || name < to)).sort(([a], [b]) => (a < b ? -1 : 1));
+        const unsettled: Promise<unknown>[] = [];
+        for (const one of steps) {
+          if (one.what === 'put') {
+            unsettled.push(store.put(one.key, one.value));
+            model.set(text(one.key), text(one.value));
+          } else if (one.what === 'delete') {
+            unsettled.push(store.delete(one.key));
+            model.delete(text(one.key));
+          } else {
+            await Promise.all(unsettled.splice(0));
+            if (one.what === 'checkpoint') await store.checkpoint();
+            else if (one.what === 'scan') expect(await contentOf(store, one.from, one.to)).toEqual(inOrder(text(one.from), text(one.to)));
+            else {
+              await store.close();
+              store = await reopen();
+            }
+          }
+        }
+        await Promise.all(unsettled);
+        expect(await contentOf(store)).toEqual(inOrder());
+        for (const [name, content] of model) expect(text((await store.get(Buffer.from(name, 'latin1')))!)).toBe(content);
+        await store.checkpoint();
+        expect(await contentOf(store)).toEqual(inOrder());
+        expect(await store.get(Buffer.from('nowhere'))).toBeUndefined();
+        await store.close();
+      }),
+      { numRuns: 12 },
+    );
+  });
+
+  it('shows a scan what was there when it began, while everything is changed and the pages of old versions are used again', async () => {
+    const disks = [new SimulatedDisk({ size: 0 }), new SimulatedDisk({ size: 0 })];
+    const [pages, log] = disks.map((disk) => openSimulated(disk, { access: 'read-write', readAhead: false }));
+    const store = await Store.open(pages, log, { logBytes });
+    const keys = Array.from({ length: 400 }, (_, index) => Buffer.from(`key ${index}`));
+    const putAll = (content: string): Promise<unknown> => Promise.all(keys.map((key) => store.put(key, Buffer.from(content.repeat(10)))));
+    await putAll('old');
+    await store.checkpoint();
+    const scan = store.scan();
+    const begun = await scan.next();
+    const seen: string[][] = (begun.done ? [] : begun.value).map(({ key, value }) => [text(key), text(value!)]);
+    for (let round = 0; round < 4; round++) {
+      await putAll(`new ${round}`);
+      await store.checkpoint();
+    }
+    const sizeInUse = pages.size;
+    for await (const run of scan) seen.push(...run.map(({ key, value }) => [text(key), text(value!)]));
+    expect(seen).toEqual(keys.map((key) => [text(key), 'old'.repeat(10)]).sort(([a], [b]) => (a < b ? -1 : 1)));
+    for (let round = 0; round < 8; round++) {
+      await putAll(`newer ${round}`);
+      await store.checkpoint();
+    }
+    expect(pages.size).toBe(sizeInUse);
+    await store.close();
+  });
+
+  it('answers at once where the page is in memory, else later, and finds out a page that is not what was written', async () => {
+    const disks = [new SimulatedDisk({ size: 0 }), new SimulatedDisk({ size: 0 })];
+    const files = (): BlockFile[] => disks.map((disk) => openSimulated(disk, { access: 'read-write', readAhead: false }));
+    let [pages, log] = files();
+    let store = await Store.open(pages, log, { logBytes });
+    await store.put(Buffer.from('a'), Buffer.from('content'));
+    await store.checkpoint();
+    expect(store.get(Buffer.from('a'))).toEqual(Buffer.from('content'));
+    await store.close();
+    [pages, log] = files();
+    store = await Store.open(pages, log);
+    const later = store.get(Buffer.from('a'));
+    expect(later).toBeInstanceOf(Promise);
+    expect(await later).toEqual(Buffer.from('content'));
+    expect(store.get(Buffer.from('a'))).toEqual(Buffer.from('content'));
+    await store.close();
+    const at = text(disks[0].read(0, disks[0].size)).indexOf('content');
+    expect(at).toBeGreaterThan(0);
+    for (let page = at; page >= 0; page = text(disks[0].read(0, disks[0].size)).indexOf('content')) disks[0].write(page, Buffer.from('c0nten'));
+    [pages, log] = files();
+    store = await Store.open(pages, log);
+    await expect(store.get(Buffer.from('a'))).rejects.toThrow(/is not what was written/);
+    await store.close();
+  });
+});
+
+interface Opened {
+  files: BlockFile[];
+  engines: SimulatedEngine[];
+}
+
+/** Moves the disks until the promise has settled, or so many operations are done; did it settle? */
+async function drive({ engines }: Opened, promise: Promise<unknown>, steps = Number.POSITIVE_INFINITY): Promise<boolean> {
+  let settled = false;
+  const end = (): void => {
+    settled = true;
+  };
+  promise.then(end, end);
+  for (let taken = 0; !settled && taken < steps; ) {
+    for (const engine of engines) if (taken < steps && (await engine.step()) > 0) taken++;
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  return settled;
+}
+
+function openBoth(disks: SimulatedDisk[]): Opened {
+  const engines = disks.map((disk) => disk.engine({ depth: 8, drive: 'manual' }));
+  const files = disks.map((disk, index) => openSimulated(disk, { access: 'read-write', cacheSize: 1 << 20, readAhead: false, engine: engines[index] }));
+  return { files, engines };
+}
+
+async function driven<T>(opened: Opened, promise: Promise<T>): Promise<T> {
+  await drive(opened, promise);
+  return promise;
+}
+
+describe('a page store on disks of which the power fails', () => {
+  const rounds = [1, 6, 2, 5, 1, 4, 1];
+
+  /** Several changes at once, with checkpoints beside them. */
+  async function work(store: Store, lives: number[], life: number, acknowledged: (number: number) => void): Promise<void> {
+    for (const [index, count] of rounds.entries()) {
+      const merging = index % 2 === 1 ? store.checkpoint() : undefined;
+      const writes = Array.from({ length: count }, () => {
+        const number = lives.push(life);
+        return store.write(changeOf(number, life)).then(() => acknowledged(number));
+      });
+      await Promise.all([merging, ...writes]);
+    }
+  }
+
+  it.each([
+    ['file', 'some', 1],
+    ['file', 'all', 3],
+    ['block-device', 'some', 3],
+  ] as const)('has every change that it acknowledged, whole and in order, wherever it fails: a %s, unsynced bytes dropped: %s', async (kind, drop, stride) => {
+    for (let cut = 0, over = false; !over; cut += stride) {
+      const size = kind === 'file' ? 0 : 1 << 20;
+      const disks = [cut, cut + 1].map((seed) => new SimulatedDisk({ size, kind, seed, faults: { shortWrite: 0.1 } }));
+      const lives: number[] = [];
+      let known = 0;
+      // Twice: what the first life leaves behind must not pass for the second's.
+      for (let life = 0; life < 3; life++) {
+        const opened = openBoth(disks);
+        const store = await driven(opened, Store.open(opened.files[0], opened.files[1], { logBytes }));
+        const found = await driven(opened, checkState(store, lives));
+        expect(found).toBeGreaterThanOrEqual(known);
+        known = found;
+        lives.length = found;
+        if (life < 2) {
+          const working = work(store, lives, life, (number) => {
+            known = Math.max(known, number);
+          });
+          const finished = await drive(opened, working, cut);
+          if (life === 0 && finished) {
+            over = true;
+            await working;
+            expect(cut).toBeGreaterThan(20);
+          }
+          for (const disk of disks) disk.powerCut({ drop });
+        }
+        await drive(opened, store.close());
+      }
+    }
+  });
+
+  it('can lose its power while it is made', async () => {
+    for (let cut = 0, over = false; !over; cut++) {
+      const disks = [cut, cut + 1].map((seed) => new SimulatedDisk({ size: 0, seed }));
+      const opened = openBoth(disks);
+      over = await drive(opened, Store.open(opened.files[0], opened.files[1], { logBytes }), cut);
+      for (const disk of disks) disk.powerCut();
+      await drive(opened, Promise.allSettled(opened.files.map((file) => file.close())));
+      const again = openBoth(disks);
+      const store = await driven(again, Store.open(again.files[0], again.files[1], { logBytes }));
+      await driven(again, store.write(changeOf(1, 0)));
+      await driven(again, store.checkpoint());
+      expect(await driven(again, checkState(store, [0]))).toBe(1);
+      await driven(again, store.close());
+    }
+  });
+});
+
+describe('a page store of which the disks fail', () => {
+  async function opened(disks: SimulatedDisk[]): Promise<Store> {
+    const [pages, log] = disks.map((disk) => openSimulated(disk, { access: 'read-write', readAhead: false }));
+    return Store.open(pages, log, { logBytes });
+  }
+
+  it('takes nothing more once the log has failed, still answers, and is whole when it is opened again', async () => {
+    const disks = [new SimulatedDisk({ size: 0, seed: 3 }), new SimulatedDisk({ size: 0, seed: 4 })];
+    let store = await opened(disks);
+    const lives = [0, 0, 0, 0];
+    await store.write(changeOf(1, 0));
+    disks[1].plant('writeError', { times: 5 });
+    const told = await Promise.allSettled([store.write(changeOf(2, 0)), store.write(changeOf(3, 0))]);
+    expect(told.map(({ status }) => status)).toEqual(['rejected', 'rejected']);
+    await expect(store.write(changeOf(4, 0))).rejects.toMatchObject({ code: 'ERR_SECTORWISE_FLUSH_FAILED' });
+    expect(await checkState(store, lives)).toBe(1);
+    disks[1].heal();
+    await store.close().catch(() => {});
+    store = await opened(disks);
+    const found = await checkState(store, lives);
+    expect([1, 3]).toContain(found);
+    await store.write(changeOf(found + 1, 0));
+    expect(await checkState(store, lives)).toBe(found + 1);
+    await store.close();
+  });
+
+  it('goes on with its log while a checkpoint fails, at the pages or at the meta page, and succeeds with the next', async () => {
+    for (const [seed, skipped] of [0, 1, 2, 3].entries()) {
+      const disks = [new SimulatedDisk({ size: 0, seed }), new SimulatedDisk({ size: 0, seed: seed + 9 })];
+      let store = await opened(disks);
+      const lives: number[] = [];
+      const change = (): Promise<void> => store.write(changeOf(lives.push(0), 0));
+      for (let i = 0; i < 10; i++) await change();
+      await store.checkpoint();
+      await change();
+      disks[0].plant('syncError', { skip: skipped });
+      const failure = await store.checkpoint().then(
+        () => undefined,
+        (error) => error,
+      );
+      if (failure !== undefined) expect(failure).toMatchObject({ code: 'ERR_SECTORWISE_FLUSH_FAILED' });
+      await change();
+      expect(await checkState(store, lives)).toBe(12);
+      disks[0].heal();
+      await store.checkpoint();
+      await change();
+      for (const disk of disks) disk.powerCut({ drop: 'all' });
+      await store.close().catch(() => {});
+      store = await opened(disks);
+      expect(await checkState(store, lives)).toBe(13);
+      await store.close();
+    }
+  });
+
+  it('never takes the zeros behind a lost disk for a page', async () => {
+    const disks = [new SimulatedDisk({ size: 0 }), new SimulatedDisk({ size: 0 })];
+    const store = await opened(disks);
+    await store.write(changeOf(1, 0));
+    await store.checkpoint();
+    disks[0].unplug();
+    expect(() => store.get(lastKey)).toThrow(expect.objectContaining({ code: 'ERR_SECTORWISE_UNPLUGGED' }));
+    await store.close().catch(() => {});
+  });
+});
+
+describe.each<Caching>(['page-cache', 'direct'])('a page store of a process that is killed (%s)', (caching) => {
+  async function openUnlocked(path: string): Promise<BlockFile> {
+    for (;;) {
+      try {
+        return await open(path, { caching, access: 'read-write', lock: 'exclusive', readAhead: false });
+      } catch (error) {
+        // What the killed process had on its way in the kernel ends some time later.
+        if ((error as NodeJS.ErrnoException).code !== 'EAGAIN') throw error;
+        await sleep(5);
+      }
+    }
+  }
+
+  it('has every change that was acknowledged, whole and in order', async () => {
+    const folder = lab.folder();
+    const lives: number[] = [];
+    const program = join(await emitted(), 'test/rigs/store-user.js');
+    for (let life = 0; life < 3; life++) {
+      const first = lives.length + 1;
+      const child = spawn(process.execPath, [program, folder, caching, String(first), String(life), '5'], { stdio: ['ignore', 'pipe', 'pipe'] });
+      let out = '';
+      let problem = '';
+      child.stdout.on('data', (data) => {
+        out += data;
+        if (out.split('\n').length > 25 + life * 20) child.kill('SIGKILL');
+      });
+      child.stderr.on('data', (data) => (problem += data));
+      const signal = await new Promise((resolve) => child.on('close', (_, by) => resolve(by)));
+      expect([signal, problem]).toEqual(['SIGKILL', '']);
+      const known = Math.max(...[...out.matchAll(/^a (\d+)$/gm)].map((match) => Number(match[1])));
+      while (lives.length < known + 100) lives.push(life);
+      const store = await Store.open(await openUnlocked(join(folder, 'pages')), await openUnlocked(join(folder, 'log')));
+      const found = await checkState(store, lives);
+      expect(found).toBeGreaterThanOrEqual(known);
+      lives.length = found;
+      await store.close();
+    }
+  });
+});
