@@ -47,6 +47,14 @@ it(`the page store has at most ${codeLinesMax} lines of code`, () => {
   expect(lines.filter((line) => !/^\s*($|\/\/|\/\*\*|\*)/.test(line)).length).toBeLessThanOrEqual(codeLinesMax);
 });
 
+it('the getting-started guide shows code that is there', () => {
+  const sources = ['first-store.ts', ...['page.ts', 'space.ts', 'tree.ts', 'log.ts', 'store.ts'].map((name) => `pagestore/${name}`)];
+  const code = sources.map((name) => readFileSync(join(root, 'docs/examples', name), 'utf8')).join('\n');
+  const blocks = [...readFileSync(join(root, 'docs/guides/getting-started.md'), 'utf8').matchAll(/```ts\n([\s\S]*?)```/g)].map((match) => match[1]);
+  expect(blocks.length).toBeGreaterThan(5);
+  for (const block of blocks) expect(code).toContain(block);
+});
+
 describe('a page store', () => {
   const bytes = (maxLength: number) => fc.uint8Array({ maxLength });
   // Few bytes that differ, so that keys are prefixes of each other and there is something to remove.

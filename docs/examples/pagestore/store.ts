@@ -150,12 +150,12 @@ export class Store {
   }
 
   /** All of them or none; undefined removes. */
-  write(changes: ReadonlyArray<readonly [key: Uint8Array, value: Uint8Array | undefined]>): Promise<void> {
+  async write(changes: ReadonlyArray<readonly [key: Uint8Array, value: Uint8Array | undefined]>): Promise<void> {
     const cells = changes.map(([key, value]) => encodeCell(key, value));
     const bytes = cells.reduce((sum, cell) => sum + cell.bytes.length, 0);
     if (bytes > this.#log.cellBytesMax) throw new RangeError(`changes of ${bytes} bytes do not fit the log`);
-    if (this.#failed !== undefined) return Promise.reject(this.#failed);
-    if (bytes === 0) return Promise.resolve();
+    if (this.#failed !== undefined) throw this.#failed;
+    if (bytes === 0) return;
     let group = this.#waiting.at(-1);
     if (group === undefined || group.bytes + bytes > Math.min(GROUP_BYTES_MAX, this.#log.cellBytesMax)) {
       group = newGroup();
