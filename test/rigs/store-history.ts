@@ -18,7 +18,7 @@ export function changeOf(number: number, life: number): Change[] {
   for (let i = 0; i <= number % 4; i++) {
     seed = Math.imul(seed ^ (seed >>> 15), 0x2c1b3c6d);
     const chosen = seed >>> 8;
-    const length = chosen % 9 === 0 ? 4100 + (chosen % 1000) : chosen % 400;
+    const length = i === 0 && chosen % 9 === 0 ? 4100 + (chosen % 1000) : chosen % 400;
     changes.push([keyOf(chosen % keysMax), chosen % 5 === 0 ? undefined : Buffer.alloc(length, `${number}/${life};`)]);
   }
   return changes;

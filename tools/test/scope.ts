@@ -16,6 +16,7 @@ export const pure = [
   'test/simulation',
   'test/testing',
   'test/file/loss.test.ts',
+  'test/guides/pagestore.test.ts',
   'test/memory/block-table.test.ts',
   'test/memory/cell-use.test.ts',
   'test/memory/fill-store.test.ts',
