@@ -1,10 +1,10 @@
 /**
  * One run of a key-value store in a process of its own: `node pagestore-run.js '<job as JSON>'` prints what it measured as one line of JSON.
  *
- *   reads   fills the store with records in random order of keys, brings all of it into memory, and then takes values at random, and all of them in order
+ *   reads   fills the store, looks at all of it, which brings it into memory, and then takes values at random, and all of them in order
  *   puts    so many writers, each of which waits until its own record is durable, and then puts the next
  *
- * Keys are 16 bytes in no order, values 100 bytes, as in LevelDB's own benchmark. Guarantees: every value looked at is compared with its number; a get that was not answered from memory is an error.
+ * Keys are 16 bytes, values 100 bytes, as in LevelDB's own benchmark. Guarantees: every value looked at is compared with its number; a get that was not answered from memory is an error.
  * Leaves to others: the folder, which is new, and removing it.
  */
 import { join } from 'node:path';
@@ -33,13 +33,14 @@ export interface StoreJob {
 const valueBytes = 100;
 const fillStep = 5000;
 const batchGets = 1 << 13;
+const sampleMax = 1 << 20;
 /** Before the measured ones. */
 const warmUpPuts = 500;
 
-/** Number to key: no two are the same, and they are in no order. */
-function keyFor(number: number): Buffer {
+/** Keys of a store of `records`, as far apart as they can be, and in the order of their numbers, so that filling is as fast as it can be; without `records` in no order. */
+function keyFor(number: number, records: number | undefined): Buffer {
   const key = Buffer.alloc(16);
-  key.writeUInt32BE(Math.imul(number, 0x9e3779b1) >>> 0, 0);
+  key.writeUInt32BE(records === undefined ? Math.imul(number, 0x9e3779b1) >>> 0 : Math.floor((number * 2 ** 32) / records), 0);
   key.writeUInt32BE(Math.imul(number ^ 0x5bd1e995, 0x85ebca6b) >>> 0, 4);
   key.writeUInt32BE(number, 8);
   return key;
@@ -58,8 +59,8 @@ function numberOf(value: Uint8Array): number {
 interface Subject {
   fill(keys: readonly Buffer[], first: number): Promise<void>;
   filled(): Promise<void>;
-  /** All of these keys; answers with how many values were not theirs. */
-  gets?(keys: readonly Buffer[], numbers: Uint32Array): number;
+  /** So many keys from an index on; answers with how many values were not those of their numbers. */
+  gets(keys: readonly Buffer[], numbers: Uint32Array, first: number, count: number): number;
   scan(): Promise<{ count: number; sum: number }>;
   put(key: Buffer, value: Buffer): Promise<unknown>;
   close(): Promise<unknown>;
@@ -76,13 +77,12 @@ async function ownSubject({ folder, what, records }: StoreJob): Promise<Subject>
   return {
     fill: (keys, first) => store.write(keys.map((key, index) => [key, valueFor(first + index)] as const)),
     filled: () => store.checkpoint(),
-    gets: (keys, numbers) => {
+    gets: (keys, numbers, first, count) => {
       let wrong = 0;
-      for (let index = 0; index < numbers.length; index++) {
-        const number = numbers[index];
-        const value = store.get(keys[number]) as Uint8Array;
+      for (let index = first; index < first + count; index++) {
+        const value = store.get(keys[index]) as Uint8Array;
         // A promise has no first byte: not in memory is wrong, too.
-        if (value === undefined || numberOf(value) !== number) wrong++;
+        if (value === undefined || numberOf(value) !== numbers[index]) wrong++;
       }
       return wrong;
     },
@@ -114,10 +114,10 @@ async function lmdbSubject({ folder, what }: StoreJob): Promise<Subject> {
     filled: async () => {
       await database.flushed;
     },
-    gets: (keys, numbers) => {
+    gets: (keys, numbers, first, count) => {
       let wrong = 0;
-      for (let index = 0; index < numbers.length; index++) {
-        const value = database.getBinary(keys[numbers[index]]);
+      for (let index = first; index < first + count; index++) {
+        const value = database.getBinary(keys[index]);
         if (value === undefined || numberOf(value) !== numbers[index]) wrong++;
       }
       return wrong;
@@ -152,10 +152,10 @@ async function levelSubject({ folder }: StoreJob): Promise<Subject> {
         { sync: false },
       ),
     filled: async () => {},
-    gets: (keys, numbers) => {
+    gets: (keys, numbers, first, count) => {
       let wrong = 0;
-      for (let index = 0; index < numbers.length; index++) {
-        const value = database.getSync(keys[numbers[index]]);
+      for (let index = first; index < first + count; index++) {
+        const value = database.getSync(keys[index]);
         if (value === undefined || numberOf(value) !== numbers[index]) wrong++;
       }
       return wrong;
@@ -178,22 +178,22 @@ async function levelSubject({ folder }: StoreJob): Promise<Subject> {
 
 /** Two figures: what a get takes, and what a scan takes for each record. */
 async function reads(subject: Subject, { records, seconds }: StoreJob): Promise<Figures[]> {
-  const keys: Buffer[] = [];
   for (let first = 0; first < records; first += fillStep) {
-    const some = Array.from({ length: Math.min(fillStep, records - first) }, (_, index) => keyFor(first + index));
+    const some = Array.from({ length: Math.min(fillStep, records - first) }, (_, index) => keyFor(first + index, records));
     await subject.fill(some, first);
-    keys.push(...some);
   }
   await subject.filled();
-  const order = seededOrder(records, 5);
-  let at = 0;
-  let wrong = 0;
-  const take = (): void => {
-    wrong += subject.gets?.(keys, order.subarray(at, at + batchGets)) ?? 0;
-    at = (at + batchGets) % Math.max(1, records - batchGets);
-  };
   // Every page comes to memory, and into the page table.
-  if (subject.gets) for (let first = 0; first < records; first += batchGets) wrong += subject.gets(keys, order.subarray(first, first + batchGets));
+  await subject.scan();
+  // So many, all over the store, that nearly every leaf is among them; more keys would be as much memory as the store.
+  const numbers = seededOrder(records, 5).slice(0, sampleMax);
+  const keys = Array.from(numbers, (number) => keyFor(number, records));
+  let at = 0;
+  let wrong = subject.gets(keys, numbers, 0, keys.length);
+  const take = (): void => {
+    wrong += subject.gets(keys, numbers, at, batchGets);
+    at = at + 2 * batchGets > keys.length ? 0 : at + batchGets;
+  };
   const got = await batchContender({ name: 'get', operations: batchGets, run: take }, seconds).run();
   const durations: number[] = [];
   for (const start = performance.now(); performance.now() - start < seconds * 1000 || durations.length < 2; ) {
@@ -215,7 +215,7 @@ async function puts(subject: Subject, { writers, seconds }: StoreJob): Promise<u
     const lane = async (): Promise<void> => {
       for (let begun = performance.now(); number < last && begun - start < duration * 1000; ) {
         const mine = number++;
-        await subject.put(keyFor(mine), valueFor(mine));
+        await subject.put(keyFor(mine, undefined), valueFor(mine));
         const now = performance.now();
         latencies.record((now - begun) * 1000);
         begun = now;
