@@ -34,7 +34,7 @@ export const pure = [
   'test/windows/window-iterator.test.ts',
 ];
 
-export const once = ['test/tools', 'test/cli', 'test/errors/codes.test.ts', 'test/faults/guide.test.ts'];
+export const once = ['test/tools', 'test/cli', 'test/docs', 'test/errors/codes.test.ts', 'test/faults/guide.test.ts'];
 
 export const engineless = [
   'test/geometry',
