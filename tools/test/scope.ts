@@ -16,6 +16,7 @@ export const pure = [
   'test/simulation',
   'test/testing',
   'test/file/loss.test.ts',
+  'test/guides/testing.test.ts',
   'test/layout/file-pages.test.ts',
   'test/layout/fuzz.test.ts',
   'test/layout/plan.test.ts',
