@@ -10,7 +10,7 @@ import { afterAll, describe, expect, it } from 'vitest';
 import { Places } from '../fixtures/places.js';
 
 const root = fileURLToPath(new URL('../../', import.meta.url));
-const guides = ['page-cache-or-direct', 'windows-and-lifetimes', 'containers', 'testing-your-engine'];
+const guides = ['page-cache-or-direct', 'windows-and-lifetimes', 'containers', 'testing-your-engine', 'worker-threads'];
 
 const lab = new Places();
 afterAll(() => lab.dispose());
@@ -35,7 +35,9 @@ describe.each(guides)('the guide %s', (name) => {
       mkdirSync(join(folder, 'node_modules'));
       symlinkSync(root, join(folder, 'node_modules/sectorwise'));
       writeFileSync(join(folder, 'data.db'), Buffer.alloc(8 << 20, 7));
-      const { status, stdout, stderr } = spawnSync(process.execPath, ['--input-type=module', '-e', code], { cwd: folder, encoding: 'utf8' });
+      // A file, because samples with workers start themselves again.
+      writeFileSync(join(folder, 'sample.mjs'), code);
+      const { status, stdout, stderr } = spawnSync(process.execPath, ['sample.mjs'], { cwd: folder, encoding: 'utf8' });
       expect(stderr).toBe('');
       expect(status).toBe(0);
       const lines = stdout.split('\n');
