@@ -10,7 +10,7 @@ import { afterAll, describe, expect, it } from 'vitest';
 import { Places } from '../fixtures/places.js';
 
 const root = fileURLToPath(new URL('../../', import.meta.url));
-const guides = ['page-cache-or-direct', 'windows-and-lifetimes', 'containers', 'testing-your-engine', 'worker-threads'];
+const guides = ['page-cache-or-direct', 'windows-and-lifetimes', 'containers', 'testing-your-engine', 'worker-threads', 'moving-from'];
 
 const lab = new Places();
 afterAll(() => lab.dispose());
