@@ -17,6 +17,7 @@ export const pure = [
   'test/testing',
   'test/file/loss.test.ts',
   'test/guides/pagestore.test.ts',
+  'test/guides/testing.test.ts',
   'test/layout/file-pages.test.ts',
   'test/layout/fuzz.test.ts',
   'test/layout/plan.test.ts',
@@ -38,6 +39,7 @@ export const pure = [
 export const once = [
   'test/tools',
   'test/cli',
+  'test/docs',
   'test/errors/codes.test.ts',
   'test/faults/guide.test.ts',
   'test/layout/check.test.ts',
