@@ -10,6 +10,7 @@
  * Leaves to others: where bytes come from (`windows/`), what is sent (`requests/`), how it was opened (`open.ts`).
  */
 import { EventEmitter } from 'node:events';
+import type { Readable, Writable } from 'node:stream';
 import { abortError, outOfRange, SectorwiseError, systemError } from './errors.js';
 import type { Extent } from './geometry/extents.js';
 import type { Geometry } from './geometry/geometry.js';
@@ -31,6 +32,11 @@ import {
 import type { Mutation, MutationQueue } from './requests/mutation-queue.js';
 import type { RequestManager } from './requests/request-manager.js';
 import type { Loss } from './requests/write-back.js';
+import { type BlobOptions, blobOf, type FileBlob } from './streams/blob.js';
+import { checkStreamOptions, type StreamOptions } from './streams/range.js';
+import { readableOf } from './streams/readable.js';
+import { sendTo } from './streams/send.js';
+import { webStreamOf } from './streams/web.js';
 import { debug, flushChannel, type InvalidateMessage, invalidateChannel, type Latencies, makeLatencies, readChannel, traced, writeChannel } from './tracing.js';
 import { type FileLink, forgetUnclosed, type Remains, watchUnclosed } from './unclosed.js';
 import type { GroundListener, GroundWatch } from './unplug/ground-watch.js';
@@ -174,6 +180,26 @@ export interface BlockFile
     onError?: (error: Error, context: T) => void,
     options?: { signal?: AbortSignal },
   ): Batch<T>;
+
+  /**
+   * The range as a stream of `node:stream`. Each chunk is a Buffer of its own, copied out of a window: it may be kept and changed, and nothing stays pinned while the consumer is slow. A failed read, a file
+   * that is closed or lost, and an abort destroy the stream with the error of `read`. For no copy: `sendTo`, or `windows`.
+   */
+  readable(options?: StreamOptions): Readable;
+  /**
+   * The range as a byte stream of the web platform. A reader with memory of its own (`getReader({ mode: 'byob' })`) has it filled straight from windows, whatever its size; others get chunks of `step` bytes.
+   * Fails as `readable` does.
+   */
+  stream(options?: StreamOptions): ReadableStream<Uint8Array>;
+  /** The range with the methods of a Blob, read only when they are called. Not an instance of `Blob`. */
+  blob(options?: BlobOptions): FileBlob;
+  /**
+   * Writes the range to `target` without copying it: windows of `step` bytes (default 1 MiB), one at a time, each held until `target` has called back for it. Resolves with the count of bytes; does not end
+   * `target`. On failure and abort it rejects and destroys `target`, as `stream.pipeline` does.
+   *
+   * For sockets, responses, files, compressors and whatever else is done with a chunk when it calls back. Not for a target that keeps chunks after that (`PassThrough`, one that collects them): pipe `readable()` there.
+   */
+  sendTo(target: Writable, options?: StreamOptions): Promise<number>;
 
   /**
    * Copies into `target`, any length; resolves with the count, short only at the end of the file. If `target` was detached meanwhile it rejects with
@@ -519,6 +545,25 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
       handover: (run: () => void): void => this.#manager.handover(run),
     };
     return new FileBatch(source, onWindow, onError, checkSignalOption(options));
+  }
+
+  readable(options?: StreamOptions): Readable {
+    this.#checkOpen();
+    return readableOf(this, checkStreamOptions(options));
+  }
+
+  stream(options?: StreamOptions): ReadableStream<Uint8Array> {
+    this.#checkOpen();
+    return webStreamOf(this, checkStreamOptions(options));
+  }
+
+  blob(options?: BlobOptions): FileBlob {
+    this.#checkOpen();
+    return blobOf(this, options);
+  }
+
+  async sendTo(target: Writable, options?: StreamOptions): Promise<number> {
+    return sendTo(target, this.windows(options), options?.signal);
   }
 
   /** For read-ahead: two stores, unless somebody is being read ahead for. Answers whether there is something to send. */
