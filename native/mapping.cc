@@ -2,11 +2,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <node_api.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <iterator>
 #include <map>
 #include <memory>
@@ -337,11 +340,116 @@ napi_value SegmentClose(napi_env env, napi_callback_info info) {
   return nullptr;
 }
 
+// Methods of regions (MapRegion). Whoever asks checked that the range lies within the mapping; what the kernel thinks of it is the answer.
+struct RegionCall {
+  Segment* segment = nullptr;
+  int64_t offset = 0;
+  int64_t length = 0;
+  int32_t argument = 0;
+
+  // False if the range is not within the mapping, or there is none any more.
+  bool Read(napi_env env, napi_callback_info info) {
+    size_t argc = 3;
+    napi_value self = nullptr;
+    napi_value argv[3];
+    napi_get_cb_info(env, info, &argc, argv, &self, nullptr);
+    void* hold = nullptr;
+    if (napi_unwrap(env, self, &hold) != napi_ok) return false;
+    segment = static_cast<SegmentHold*>(hold)->get();
+    napi_get_value_int64(env, argv[0], &offset);
+    napi_get_value_int64(env, argv[1], &length);
+    if (argc > 2) napi_get_value_int32(env, argv[2], &argument);
+    const int64_t bytes = static_cast<int64_t>(segment->bytes);
+    return segment->open && offset >= 0 && length >= 0 && offset <= bytes && length <= bytes - offset;
+  }
+
+  unsigned char* Start() const { return segment->start + offset; }
+};
+
+napi_value SegmentAdvise(napi_env env, napi_callback_info info) {
+  RegionCall call;
+  if (!call.Read(env, info)) return Number(env, -ENOMEM);
+  return Number(env, madvise(call.Start(), static_cast<size_t>(call.length), call.argument) == 0 ? 0 : -errno);
+}
+
+napi_value SegmentSync(napi_env env, napi_callback_info info) {
+  RegionCall call;
+  if (!call.Read(env, info)) return Number(env, -ENOMEM);
+  return Number(env, msync(call.Start(), static_cast<size_t>(call.length), call.argument) == 0 ? 0 : -errno);
+}
+
+napi_value SegmentInCore(napi_env env, napi_callback_info info) {
+  RegionCall call;
+  if (!call.Read(env, info)) return Number(env, -ENOMEM);
+  unsigned char pages[1024];
+  int64_t resident = 0;
+  for (int64_t at = 0; at < call.length;) {
+    const int64_t bytes = std::min(call.length - at, static_cast<int64_t>(sizeof pages * kPage));
+    if (mincore(call.Start() + at, static_cast<size_t>(bytes), pages) != 0) return Number(env, -errno);
+    const int64_t count = (bytes + static_cast<int64_t>(kPage) - 1) / static_cast<int64_t>(kPage);
+    for (int64_t page = 0; page < count; page++) resident += pages[page] & 1;
+    at += bytes;
+  }
+  return Number(env, resident);
+}
+
 // Methods are bound to the class by a signature: V8 refuses any other receiver, so what `napi_unwrap` finds is a segment.
 napi_value ConstructSegment(napi_env env, napi_callback_info info) {
   napi_value self = nullptr;
   napi_get_cb_info(env, info, nullptr, nullptr, &self, nullptr);
   return self;
+}
+
+// A segment over cells of its own, nothing of a file in them yet. Null when the arena is full.
+SegmentHold TakeCells(size_t bytes, int64_t position, bool shared) {
+  const size_t cells = (bytes + kCellBytes - 1) / kCellBytes;
+  const int64_t first = FreeCells().Take(cells);
+  if (first < 0) return nullptr;
+  SegmentHold segment = std::make_shared<Segment>();
+  segment->start = TheArena().base + static_cast<size_t>(first) * kCellBytes;
+  segment->bytes = bytes;
+  segment->position = position;
+  segment->first_cell = static_cast<size_t>(first);
+  segment->cells = cells;
+  segment->shared = shared;
+  return segment;
+}
+
+// Before a file is mapped: the guard is there, and has what it must know. 0 or -errno.
+int Prepare(Segment& segment, int fd) {
+  // From here on somebody can fault: whoever watches is told, and keeps the guard in its place.
+  static std::once_flag watched;
+  std::call_once(watched, [] { WatcherAlso(GuardEventFd(), GuardArm); });
+  const int refused = GuardArm();
+  return refused < 0 ? refused : segment.Own(fd);
+}
+
+// The file is mapped: its cells are valid and guarded, and JavaScript has an object over its first `bytes`. Null where no ArrayBuffer can be made of them.
+napi_value Publish(napi_env env, napi_ref kept, const SegmentHold& segment, size_t bytes) {
+  ValidateCells(segment->first_cell, segment->cells);
+  GuardEnd(segment->first_cell, segment->cells, &segment->guarded);
+
+  napi_value buffer = nullptr;
+  SegmentHold* const buffers_hold = new SegmentHold(segment);
+  if (napi_create_external_arraybuffer(env, segment->start, bytes, DropHold, buffers_hold, &buffer) != napi_ok) {
+    // A runtime that allows no memory but its own (Electron), or a size it does not take.
+    delete buffers_hold;
+    napi_value ignored = nullptr;
+    napi_get_and_clear_last_exception(env, &ignored);
+    return nullptr;
+  }
+  napi_value constructor = nullptr;
+  napi_value object = nullptr;
+  napi_get_reference_value(env, kept, &constructor);
+  if (napi_new_instance(env, constructor, 0, nullptr, &object) != napi_ok) return nullptr;
+  napi_wrap(env, object, new SegmentHold(segment), [](napi_env, void* hold, void*) { delete static_cast<SegmentHold*>(hold); }, nullptr, nullptr);
+  const napi_property_descriptor properties[] = {
+      {"buffer", nullptr, nullptr, nullptr, nullptr, buffer, napi_enumerable, nullptr},
+      {"firstCell", nullptr, nullptr, nullptr, nullptr, Number(env, static_cast<int64_t>(segment->first_cell)), napi_enumerable, nullptr},
+      {"cells", nullptr, nullptr, nullptr, nullptr, Number(env, static_cast<int64_t>(segment->cells)), napi_enumerable, nullptr},
+  };
+  napi_define_properties(env, object, sizeof(properties) / sizeof(properties[0]), properties);
+  return object;
 }
 
 napi_value MapSegment(napi_env env, napi_callback_info info) {
@@ -359,40 +467,13 @@ napi_value MapSegment(napi_env env, napi_callback_info info) {
   napi_get_value_bool(env, argv[3], &shared);
   if (length <= 0 || static_cast<size_t>(length) > kSegmentMax || length % kPage != 0 || position < 0) return Number(env, -EINVAL);
 
-  const size_t cells = (static_cast<size_t>(length) + kCellBytes - 1) / kCellBytes;
-  const int64_t first = FreeCells().Take(cells);
-  if (first < 0) return Number(env, -ENOMEM);
-  SegmentHold segment = std::make_shared<Segment>();
-  segment->start = TheArena().base + static_cast<size_t>(first) * kCellBytes;
-  segment->bytes = static_cast<size_t>(length);
-  segment->position = position;
-  segment->first_cell = static_cast<size_t>(first);
-  segment->cells = cells;
-  segment->shared = shared;
-  // From here on somebody can fault: whoever watches is told, and keeps the guard in its place.
-  static std::once_flag watched;
-  std::call_once(watched, [] { WatcherAlso(GuardEventFd(), GuardArm); });
-  int refused = GuardArm();
-  if (refused >= 0) refused = segment->Own(fd);
+  const SegmentHold segment = TakeCells(static_cast<size_t>(length), position, shared);
+  if (segment == nullptr) return Number(env, -ENOMEM);
+  int refused = Prepare(*segment, fd);
   if (refused >= 0) refused = MapFile(segment->start, segment->bytes, shared, fd, position);
   if (refused < 0) return Number(env, refused);
-  ValidateCells(segment->first_cell, cells);
-  GuardEnd(segment->first_cell, cells, &segment->guarded);
-
-  napi_value buffer = nullptr;
-  SegmentHold* const buffers_hold = new SegmentHold(segment);
-  if (napi_create_external_arraybuffer(env, segment->start, segment->bytes, DropHold, buffers_hold, &buffer) != napi_ok) {
-    // A runtime that allows no memory but its own (Electron), or a size it does not take.
-    delete buffers_hold;
-    napi_value ignored = nullptr;
-    napi_get_and_clear_last_exception(env, &ignored);
-    return Number(env, -EOPNOTSUPP);
-  }
-  napi_value constructor = nullptr;
-  napi_value object = nullptr;
-  napi_get_reference_value(env, static_cast<napi_ref>(data), &constructor);
-  if (napi_new_instance(env, constructor, 0, nullptr, &object) != napi_ok) return nullptr;
-  napi_wrap(env, object, new SegmentHold(segment), [](napi_env, void* hold, void*) { delete static_cast<SegmentHold*>(hold); }, nullptr, nullptr);
+  const napi_value object = Publish(env, static_cast<napi_ref>(data), segment, segment->bytes);
+  if (object == nullptr) return Number(env, -EOPNOTSUPP);
   napi_value scan = nullptr;
   SegmentHold* const scans_hold = new SegmentHold(segment);
   if (napi_create_function(env, "scan", NAPI_AUTO_LENGTH, SegmentScan, scans_hold, &scan) != napi_ok) {
@@ -400,14 +481,49 @@ napi_value MapSegment(napi_env env, napi_callback_info info) {
     return nullptr;
   }
   napi_add_finalizer(env, scan, scans_hold, [](napi_env, void* hold, void*) { delete static_cast<SegmentHold*>(hold); }, nullptr, nullptr);
-  const napi_property_descriptor properties[] = {
-      {"scan", nullptr, nullptr, nullptr, nullptr, scan, napi_enumerable, nullptr},
-      {"buffer", nullptr, nullptr, nullptr, nullptr, buffer, napi_enumerable, nullptr},
-      {"firstCell", nullptr, nullptr, nullptr, nullptr, Number(env, first), napi_enumerable, nullptr},
-      {"cells", nullptr, nullptr, nullptr, nullptr, Number(env, static_cast<int64_t>(cells)), napi_enumerable, nullptr},
-  };
-  napi_define_properties(env, object, sizeof(properties) / sizeof(properties[0]), properties);
+  const napi_property_descriptor property = {"scan", nullptr, nullptr, nullptr, nullptr, scan, napi_enumerable, nullptr};
+  napi_define_properties(env, object, 1, &property);
   return object;
+}
+
+// The kernel rounds mappings of such a file to its huge pages, over whatever lies behind in the arena, and takes no zero page under a part of one.
+bool OfHugePages(int fd) {
+  struct statfs about;
+  return fstatfs(fd, &about) == 0 && static_cast<unsigned long>(about.f_type) == HUGETLBFS_MAGIC;
+}
+
+// Bytes of a file as somebody else's interface wants them mapped: protection and flags are mmap's, and say what happens; the buffer is as long as was asked.
+napi_value MapRegion(napi_env env, napi_callback_info info) {
+  size_t argc = 5;
+  napi_value argv[5];
+  void* data = nullptr;
+  napi_get_cb_info(env, info, &argc, argv, nullptr, &data);
+  int32_t fd = -1;
+  int64_t position = -1;
+  int64_t length = -1;
+  int32_t protection = 0;
+  int32_t flags = 0;
+  napi_get_value_int32(env, argv[0], &fd);
+  napi_get_value_int64(env, argv[1], &position);
+  napi_get_value_int64(env, argv[2], &length);
+  napi_get_value_int32(env, argv[3], &protection);
+  napi_get_value_int32(env, argv[4], &flags);
+  if (length <= 0 || position < 0 || position % kPage != 0) return Number(env, -EINVAL);
+  if (static_cast<size_t>(length) > kArenaCellsMax * kCellBytes) return Number(env, -ENOMEM);
+  if (OfHugePages(fd)) return Number(env, -EOPNOTSUPP);
+
+  const SegmentHold segment = TakeCells((static_cast<size_t>(length) + kPage - 1) & ~(kPage - 1), position, (flags & MAP_TYPE) != MAP_PRIVATE);
+  if (segment == nullptr) return Number(env, -ENOMEM);
+  int refused = Prepare(*segment, fd);
+  if (refused >= 0 && mmap(segment->start, segment->bytes, protection, flags | MAP_FIXED, fd, position) == MAP_FAILED) {
+    refused = -errno;
+    // As in MapFile.
+    MapZeroPages(segment->start, segment->bytes);
+  }
+  if (refused < 0) return Number(env, refused);
+  madvise(segment->start, segment->bytes, MADV_DONTFORK);
+  const napi_value object = Publish(env, static_cast<napi_ref>(data), segment, static_cast<size_t>(length));
+  return object == nullptr ? Number(env, -EOPNOTSUPP) : object;
 }
 
 }  // namespace
@@ -427,13 +543,19 @@ void InitMapping(Napi::Env env, Napi::Object exports) {
       {"unlock", nullptr, SegmentUnlock, nullptr, nullptr, nullptr, napi_default_method, nullptr},
       {"populate", nullptr, SegmentPopulate, nullptr, nullptr, nullptr, napi_default_method, nullptr},
       {"present", nullptr, SegmentPresent, nullptr, nullptr, nullptr, napi_default_method, nullptr},
+      {"advise", nullptr, SegmentAdvise, nullptr, nullptr, nullptr, napi_default_method, nullptr},
+      {"sync", nullptr, SegmentSync, nullptr, nullptr, nullptr, napi_default_method, nullptr},
+      {"inCore", nullptr, SegmentInCore, nullptr, nullptr, nullptr, napi_default_method, nullptr},
       {"close", nullptr, SegmentClose, nullptr, nullptr, nullptr, napi_default_method, nullptr},
   };
   napi_value constructor = nullptr;
   napi_ref kept = nullptr;
   napi_define_class(env, "Segment", NAPI_AUTO_LENGTH, ConstructSegment, nullptr, sizeof(methods) / sizeof(methods[0]), methods, &constructor);
   napi_create_reference(env, constructor, 1, &kept);
-  const napi_property_descriptor mapSegment = {"mapSegment", nullptr, MapSegment, nullptr, nullptr, nullptr, napi_enumerable, kept};
-  napi_define_properties(env, exports, 1, &mapSegment);
+  const napi_property_descriptor functions[] = {
+      {"mapSegment", nullptr, MapSegment, nullptr, nullptr, nullptr, napi_enumerable, kept},
+      {"mapRegion", nullptr, MapRegion, nullptr, nullptr, nullptr, napi_enumerable, kept},
+  };
+  napi_define_properties(env, exports, sizeof(functions) / sizeof(functions[0]), functions);
   InitValidity(env, exports);
 }

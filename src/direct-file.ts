@@ -11,11 +11,12 @@ import type { MakeMemory } from './memory/tables.js';
 import { MutationQueue } from './requests/mutation-queue.js';
 import { RequestManager, type RequestSource } from './requests/request-manager.js';
 import { Verification } from './requests/verification.js';
+import { FileLink } from './unclosed.js';
 import { DirectAccess } from './windows/direct-access.js';
 
 /** What an opened file brings, whatever its mode. */
 export interface FileBase
-  extends Pick<FileParts, 'path' | 'writable' | 'geometry' | 'engine' | 'ground' | 'sizeNow' | 'watch' | 'readAhead' | 'extents' | 'dispose'> {
+  extends Pick<FileParts, 'path' | 'writable' | 'geometry' | 'engine' | 'ground' | 'sizeNow' | 'watch' | 'readAhead' | 'collectable' | 'extents' | 'dispose'> {
   /** The engine's index of the file. */
   file: number;
 }
@@ -62,7 +63,7 @@ export function directFile(options: DirectFileOptions): { file: OpenFile; manage
     throw error;
   }
   const mutations = new MutationQueue();
-  let file: OpenFile | undefined;
+  const self = new FileLink<OpenFile>();
   let access: DirectAccess | undefined;
   const source: RequestSource = {
     path,
@@ -71,13 +72,13 @@ export function directFile(options: DirectFileOptions): { file: OpenFile; manage
     },
     sizeNow: () => {
       const size = options.sizeNow();
-      file?.noticeSize(size);
+      self.file?.noticeSize(size);
       return size;
     },
     pressure: () => access?.pressure() ?? false,
     cacheFull: (caller) => (access as DirectAccess).cacheFull(caller),
-    suspect: (result, settled) => file?.suspect(result, settled) ?? false,
-    look: () => file?.lookHard(),
+    suspect: (result, settled) => self.file?.suspect(result, settled) ?? false,
+    look: () => self.file?.lookHard(),
   };
   const limits = {
     slots: options.slots,
@@ -101,10 +102,11 @@ export function directFile(options: DirectFileOptions): { file: OpenFile; manage
     depth: engine.depth,
     // FUSE hands O_DSYNC to a server that need not know it; fsync is a request of its own.
     durableWrites: options.asyncTransfers !== true,
-    onInvalidate: (from, length) => file?.invalidated('truncate', from, length),
+    onInvalidate: (from, length) => self.file?.invalidated('truncate', from, length),
   });
-  file = new OpenFile({
+  const file = new OpenFile({
     ...options,
+    self,
     caching: 'direct',
     manager,
     mutations,

@@ -10,6 +10,7 @@
  * Leaves to others: where bytes come from (`windows/`), what is sent (`requests/`), how it was opened (`open.ts`).
  */
 import { EventEmitter } from 'node:events';
+import type { Readable, Writable } from 'node:stream';
 import { abortError, outOfRange, SectorwiseError, systemError } from './errors.js';
 import type { Extent } from './geometry/extents.js';
 import type { Geometry } from './geometry/geometry.js';
@@ -31,7 +32,13 @@ import {
 import type { Mutation, MutationQueue } from './requests/mutation-queue.js';
 import type { RequestManager } from './requests/request-manager.js';
 import type { Loss } from './requests/write-back.js';
+import { type BlobOptions, blobOf, type FileBlob } from './streams/blob.js';
+import { checkStreamOptions, type StreamOptions } from './streams/range.js';
+import { readableOf } from './streams/readable.js';
+import { sendTo } from './streams/send.js';
+import { webStreamOf } from './streams/web.js';
 import { debug, flushChannel, type InvalidateMessage, invalidateChannel, type Latencies, makeLatencies, readChannel, traced, writeChannel } from './tracing.js';
+import { type FileLink, forgetUnclosed, type Remains, watchUnclosed } from './unclosed.js';
 import type { GroundListener, GroundWatch } from './unplug/ground-watch.js';
 import { onAbort } from './windows/abort-listeners.js';
 import type { Access, StoreMutation } from './windows/access.js';
@@ -40,6 +47,7 @@ import { type Batch, FileBatch } from './windows/batch.js';
 import { flushFailed } from './windows/flush-failed.js';
 import type { Ground } from './windows/ground.js';
 import { ReadJob } from './windows/read-job.js';
+import { unreleased } from './windows/unreleased.js';
 import type { FileWindow, Window } from './windows/window.js';
 import { WindowIterator } from './windows/window-iterator.js';
 import { WindowRequest } from './windows/window-request.js';
@@ -116,6 +124,9 @@ export interface Explanation {
 /**
  * An open file or block device. Made by `open` and `openSync`; belongs to the thread that opened it.
  *
+ * Keep it for as long as you use anything of it, listeners included, and close it. One that is collected unclosed is warned of (`SECTORWISE_UNCLOSED_FILE`) and closed once no window of it has references;
+ * its listeners hear nothing any more. With SECTORWISE_DEBUG=1 in the environment each window that is collected unreleased is warned of too (`SECTORWISE_UNRELEASED_WINDOW`), with the stack that asked for it.
+ *
  * Errors of every method: ERR_SECTORWISE_CLOSED after `close`; ERR_OUT_OF_RANGE and ERR_INVALID_ARG_TYPE for offsets and lengths that are not integers from 0
  * to 2^53−1 (numbers or bigints); methods that return promises reject, all others throw.
  */
@@ -169,6 +180,26 @@ export interface BlockFile
     onError?: (error: Error, context: T) => void,
     options?: { signal?: AbortSignal },
   ): Batch<T>;
+
+  /**
+   * The range as a stream of `node:stream`. Each chunk is a Buffer of its own, copied out of a window: it may be kept and changed, and nothing stays pinned while the consumer is slow. A failed read, a file
+   * that is closed or lost, and an abort destroy the stream with the error of `read`. For no copy: `sendTo`, or `windows`.
+   */
+  readable(options?: StreamOptions): Readable;
+  /**
+   * The range as a byte stream of the web platform. A reader with memory of its own (`getReader({ mode: 'byob' })`) has it filled straight from windows, whatever its size; others get chunks of `step` bytes.
+   * Fails as `readable` does.
+   */
+  stream(options?: StreamOptions): ReadableStream<Uint8Array>;
+  /** The range with the methods of a Blob, read only when they are called. Not an instance of `Blob`. */
+  blob(options?: BlobOptions): FileBlob;
+  /**
+   * Writes the range to `target` without copying it: windows of `step` bytes (default 1 MiB), one at a time, each held until `target` has called back for it. Resolves with the count of bytes; does not end
+   * `target`. On failure and abort it rejects and destroys `target`, as `stream.pipeline` does.
+   *
+   * For sockets, responses, files, compressors and whatever else is done with a chunk when it calls back. Not for a target that keeps chunks after that (`PassThrough`, one that collects them): pipe `readable()` there.
+   */
+  sendTo(target: Writable, options?: StreamOptions): Promise<number>;
 
   /**
    * Copies into `target`, any length; resolves with the count, short only at the end of the file. If `target` was detached meanwhile it rejects with
@@ -276,6 +307,10 @@ export interface FileParts {
   capacity: number;
   /** The size as the file system or device says now. */
   sizeNow(): number;
+  /** How the other parts reach the file, which they must not keep. */
+  self: FileLink<OpenFile>;
+  /** A file that is collected unclosed is warned of, and closed. Not where files are dropped on purpose: a simulated disk holds nothing of the system. */
+  collectable?: boolean;
   /** Starts watching the ground of the file. */
   watch(listener: GroundListener): GroundWatch;
   extents(offset: number, length: number): Promise<Extent[]>;
@@ -294,6 +329,8 @@ interface FlushState {
 /** The settlers of the promise made last: one executor for all of them, where a closure for each would be one more object for each window. */
 let resolveLast: (window: Window) => void;
 let rejectLast: (error: unknown) => void;
+/** A settler that stayed would keep the window, which could not be collected then. */
+const letGo = (): void => {};
 const takeSettlers = (resolve: (window: Window) => void, reject: (error: unknown) => void): void => {
   resolveLast = resolve;
   rejectLast = reject;
@@ -334,18 +371,28 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
     this.#manager = parts.manager;
     this.#mutations = parts.mutations;
     this.#ahead = new AheadReader({ access: parts.access, manager: parts.manager, limits: parts.readAhead, capacity: parts.capacity });
-    this.#watch = parts.watch({
-      lost: (cause) => this.lose(cause),
-      sizeChanged: () => {
-        if (!this.#isGone()) this.noticeSize(parts.sizeNow());
-      },
-      faulted: () => {
-        if (!this.#isGone()) this.#access.absorbFaults();
-      },
-    });
+    parts.self.file = this;
+    this.#watch = parts.watch(OpenFile.#listener(parts));
+    if (parts.collectable === true) watchUnclosed(this, remainsOf(parts));
+    if (unreleased !== undefined) unreleased.follow(this);
     if (debug.enabled) debug('%s: opened, %s, engine %s, %d bytes', this.path, this.caching, parts.engine.name, parts.ground.logical);
     const { liveWord } = this.#watch;
     if (liveWord !== undefined) this.#ground.tellAlive(validity().words, liveWord);
+  }
+
+  /** Not made in the constructor: a closure there holds the file. */
+  static #listener({ self, sizeNow }: FileParts): GroundListener {
+    return {
+      lost: (cause) => self.file?.lose(cause),
+      sizeChanged: () => {
+        const { file } = self;
+        if (file !== undefined && !file.#isGone()) file.noticeSize(sizeNow());
+      },
+      faulted: () => {
+        const { file } = self;
+        if (file !== undefined && !file.#isGone()) file.#access.absorbFaults();
+      },
+    };
   }
 
   get size(): number {
@@ -427,6 +474,7 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
       if (signal === undefined && !forWriting && !lock && asked > 0 && this.#mutations.length === 0 && at + asked <= this.#ground.logical) {
         const promise = new Promise<Window>(takeSettlers);
         this.#manager.request(new WindowRequest(this.#access, at, asked, resolveLast, rejectLast));
+        resolveLast = rejectLast = letGo;
         return readChannel.hasSubscribers || this.#latencies !== undefined ? traced(promise, this.#latencies, this.path, 'window', at, asked) : promise;
       }
       const promise = new Promise<Window>((resolve, reject) => {
@@ -497,6 +545,25 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
       handover: (run: () => void): void => this.#manager.handover(run),
     };
     return new FileBatch(source, onWindow, onError, checkSignalOption(options));
+  }
+
+  readable(options?: StreamOptions): Readable {
+    this.#checkOpen();
+    return readableOf(this, checkStreamOptions(options));
+  }
+
+  stream(options?: StreamOptions): ReadableStream<Uint8Array> {
+    this.#checkOpen();
+    return webStreamOf(this, checkStreamOptions(options));
+  }
+
+  blob(options?: BlobOptions): FileBlob {
+    this.#checkOpen();
+    return blobOf(this, options);
+  }
+
+  async sendTo(target: Writable, options?: StreamOptions): Promise<number> {
+    return sendTo(target, this.windows(options), options?.signal);
   }
 
   /** For read-ahead: two stores, unless somebody is being read ahead for. Answers whether there is something to send. */
@@ -961,6 +1028,7 @@ export class OpenFile extends EventEmitter<{ invalidate: [reason: InvalidateReas
   #dispose(): void {
     if (this.#disposed) return;
     this.#disposed = true;
+    forgetUnclosed(this);
     const live = this.#ground.live;
     this.#watch.close();
     this.#manager.close();
@@ -1216,6 +1284,23 @@ const EIO = -5;
 const ENOSPC = -28;
 /** Pieces that `prefetch` has on their way at once. */
 const PREFETCH_AT_ONCE = 8;
+
+/** What stays of a file that was collected. Not made in the constructor: a closure there holds the file. */
+function remainsOf(parts: FileParts): Remains {
+  const { path, manager, mutations, ground, access } = parts;
+  return {
+    path,
+    adopt: () => {
+      const file = new OpenFile(parts);
+      // What was told while there was nobody to hear it.
+      if (!file.look()) {
+        file.noticeSize(parts.sizeNow());
+        access.absorbFaults();
+      }
+      return { inUse: () => ground.live > 0 || mutations.length > 0 || !manager.idle, close: () => file.close() };
+    },
+  };
+}
 
 /** Runs `begin`, which answers with how to give up; gives up and rejects when the signal fires before `settled` was called. */
 function withSignal(signal: AbortSignal | undefined, reject: (error: Error) => void, begin: (settled: () => void) => () => void): void {

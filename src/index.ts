@@ -12,6 +12,8 @@ export type { Geometry } from './geometry/geometry.js';
 export { open, openSync } from './open.js';
 export type { Caching, EngineName, OpenOptions, WindowOptions } from './options.js';
 export { VerifyError } from './requests/verification.js';
+export type { BlobOptions, FileBlob } from './streams/blob.js';
+export type { StreamOptions } from './streams/range.js';
 export type { InvalidateMessage, Latencies, TraceMessage } from './tracing.js';
 export type { Batch } from './windows/batch.js';
 export { FlushError } from './windows/flush-failed.js';

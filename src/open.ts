@@ -27,6 +27,7 @@ import { claimWord, freeWord, validity } from './memory/validity.js';
 import { type CheckedOptions, checkOpenOptions, checkPath, MERGE_BYTES, type OpenOptions } from './options.js';
 import { MutationQueue } from './requests/mutation-queue.js';
 import { RequestManager, type RequestSource } from './requests/request-manager.js';
+import { FileLink } from './unclosed.js';
 import { type GroundListener, watchGround } from './unplug/ground-watch.js';
 import { Ground } from './windows/ground.js';
 import { MappedAccess } from './windows/mapped-access.js';
@@ -311,6 +312,7 @@ function assemble(path: string, fd: number, options: CheckedOptions, held: Relea
       return watch;
     },
     readAhead: options.readAhead,
+    collectable: true,
     extents: (offset, length) => readExtents(fd, facts, offset, length),
     dispose: () => {
       for (const step of held.reverse()) step();
@@ -353,7 +355,7 @@ function mappedFile(base: FileBase, fd: number, facts: GeometryFacts, idleMs: nu
   const { ground, engine, path } = base;
   armGuard(path);
   const mutations = new MutationQueue();
-  let file: OpenFile | undefined;
+  const self = new FileLink<OpenFile>();
   const access = new MappedAccess({
     fd,
     ground,
@@ -364,7 +366,7 @@ function mappedFile(base: FileBase, fd: number, facts: GeometryFacts, idleMs: nu
     sizeNow: base.sizeNow,
     device: facts.deviceNumbers,
     idleMs,
-    onInvalidate: (from, length) => file?.invalidated('truncate', from, length),
+    onInvalidate: (from, length) => self.file?.invalidated('truncate', from, length),
   });
   const source: RequestSource = {
     path,
@@ -373,11 +375,11 @@ function mappedFile(base: FileBase, fd: number, facts: GeometryFacts, idleMs: nu
     },
     sizeNow: () => {
       const size = base.sizeNow();
-      file?.noticeSize(size);
+      self.file?.noticeSize(size);
       return size;
     },
-    suspect: (result, settled) => file?.suspect(result, settled) ?? false,
-    look: () => file?.lookHard(),
+    suspect: (result, settled) => self.file?.suspect(result, settled) ?? false,
+    look: () => self.file?.lookHard(),
     pressure: () => false,
     cacheFull: () => access.cacheFull(),
   };
@@ -394,8 +396,9 @@ function mappedFile(base: FileBase, fd: number, facts: GeometryFacts, idleMs: nu
   });
   access.attach(manager);
   if (facts.geometry.rotational && !facts.isDevice) orderByPlace(manager, fd, facts);
-  file = new OpenFile({
+  return new OpenFile({
     ...base,
+    self,
     caching: 'page-cache',
     features: [...facts.features, pagemapFeature()],
     manager,
@@ -403,7 +406,6 @@ function mappedFile(base: FileBase, fd: number, facts: GeometryFacts, idleMs: nu
     access,
     capacity: Number.MAX_SAFE_INTEGER,
   });
-  return file;
 }
 
 function pagemapFeature(): Feature {

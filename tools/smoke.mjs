@@ -70,6 +70,11 @@ function refusesIoUring() {
 const required = createRequire(import.meta.url)('sectorwise');
 assert.equal(required.open, open, 'require() and import give the same library');
 
+for (const entry of ['testing', 'layout', 'mmap-io', 'random-access']) {
+  const part = await import(`sectorwise/${entry}`);
+  assert.ok(Object.keys(part).length > 0, `sectorwise/${entry} exports something`);
+}
+
 const engines = refusesIoUring() ? ['threads'] : ['io_uring', 'threads'];
 for (const caching of ['page-cache', 'direct']) {
   for (const engine of engines) await smoke(caching, engine);

@@ -30,6 +30,8 @@ sectorwise <command> --help says more; sectorwise --version says which this is.
 
 const USAGE = 64;
 const UNREADABLE = 4;
+/** EX_SOFTWARE of sysexits.h: a bug is never taken for a verdict. */
+const BUG = 70;
 
 async function main(args: string[]): Promise<number> {
   const terminal = processTerminal(args.includes('--no-color'));
@@ -66,7 +68,10 @@ async function main(args: string[]): Promise<number> {
     }
     const { code, message } = error as NodeJS.ErrnoException;
     // Whatever has a code was refused by the system or by the library; anything else is a bug, and its stack is wanted.
-    if (code === undefined) throw error;
+    if (code === undefined) {
+      terminal.err(`${(error as Error).stack}\n`);
+      return BUG;
+    }
     terminal.err(`sectorwise: ${message}\n`);
     return UNREADABLE;
   }

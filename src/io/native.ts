@@ -69,6 +69,16 @@ export interface NativeSegment {
   close(): void;
 }
 
+/** A part of a file mapped into the arena as the caller wants it: any protection, shared or private, a buffer of any length. Ranges may end with the last page, behind the buffer. */
+export interface NativeRegion extends Pick<NativeSegment, 'buffer' | 'firstCell' | 'cells' | 'populate' | 'close'> {
+  /** madvise: 0 or -errno. */
+  advise(offset: number, length: number, advice: number): number;
+  /** msync: 0 or -errno. */
+  sync(offset: number, length: number, flags: number): number;
+  /** Pages of [offset, offset+length) that mincore calls resident, or -errno. */
+  inCore(offset: number, length: number): number;
+}
+
 /** The addon's answer about an open file. Sizes in bytes, -1 or 0 where the kernel did not say. */
 export interface NativeProbe {
   /** st_mode, or -errno if the descriptor cannot be asked at all. */
@@ -175,6 +185,8 @@ export interface NativeBinding {
   createTables(bytes: number): ArrayBuffer | number;
   /** Maps [position, position+length) of fd into the arena; position and length multiples of 4096. */
   mapSegment(fd: number, position: number, length: number, shared: boolean): NativeSegment | number;
+  /** As mmap, but for the place; `length` is also the buffer's. A range of the arena or -errno: ENOMEM without room in it, EOPNOTSUPP for files of huge pages and where the runtime takes no such buffer. */
+  mapRegion(fd: number, position: number, length: number, protection: number, flags: number): NativeRegion | number;
   /** The validity table: one word for each cell of the arena, then `validityExtra` words for files and devices. One for the process. */
   validity(): { buffer: ArrayBuffer; cells: number; extra: number };
   /** Takes a free word among the extra ones (zeroed), -1 if none is left; and gives it back. */

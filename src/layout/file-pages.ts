@@ -29,6 +29,7 @@ export interface FileExtent {
   logical: bigint;
   /** On the block device of the file system. */
   physical: bigint;
+  /** Of the run. */
   length: bigint;
   /** Bits of `linux/fiemap.h`. */
   flags: number;

@@ -23,6 +23,7 @@ const PROTECTIVE = 0xee;
 
 /** A piece of the table and where it goes. */
 export interface PlanRegion {
+  /** Which part of the table it is. */
   name: 'backup-entries' | 'backup-header' | 'protective-mbr' | 'primary-entries' | 'primary-header';
   /** Byte on the disk. */
   offset: bigint;

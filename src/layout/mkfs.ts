@@ -345,6 +345,7 @@ function loop({ start, size, sectorSize }: VolumeRequest, command: string): stri
 export interface MkfsTarget {
   /** `/dev/sda`: the partitions are `/dev/sda1`, ... */
   device?: string;
+  /** The path of an image file. */
   image?: string;
 }
 

@@ -27,6 +27,7 @@ export interface SectorSize {
 
 /** What the device under a layout asks for; of an image, what is assumed of it. All in bytes. */
 export interface Topology {
+  /** Logical sector size. */
   logical: number;
   /** 4096 where nobody told. */
   physical: number;
@@ -40,11 +41,14 @@ export interface Topology {
   zone: number;
   /** chunk_sectors in bytes (stripe segment or zone), 0 where there is none. */
   chunk: number;
+  /** Who said so. */
   source: 'device' | 'option' | 'assumed';
 }
 
+/** Which partition table: `superfloppy` is one file system without a table, `pmbr-only` a protective MBR whose GPT is missing. */
 export type TableKind = 'gpt' | 'mbr' | 'superfloppy' | 'pmbr-only' | 'none';
 
+/** What is to be said of a table. */
 export type TableState =
   | 'ok'
   | 'primary-bad'
@@ -59,10 +63,13 @@ export type TableState =
   | 'protective-mbr-without-gpt'
   | 'ambiguous-sector-size';
 
+/** A partition as the table has it. */
 export interface Partition {
   /** As the kernel numbers it: GPT by entry, MBR 1 to 4, logical partitions 5 and up. */
   number: number;
+  /** First byte. */
   start: bigint;
+  /** Bytes. */
   size: bigint;
   /** GPT: the type's GUID in lower case; MBR: `0x83`. */
   type: string;
@@ -78,9 +85,13 @@ export interface Partition {
   aligned: boolean;
 }
 
+/** A partition table as it was read. */
 export interface Table {
+  /** Which table it is. */
   kind: TableKind;
+  /** What is to be said of it; `ok` alone where nothing is wrong. */
   state: TableState[];
+  /** What its LBAs are counted in. */
   sectorSize: SectorSize;
   /** In the order of their numbers. */
   partitions: Partition[];
@@ -88,28 +99,40 @@ export interface Table {
   diskId?: string;
   /** GPT: where the copies lie, and whether each is whole. */
   primary?: GptCopy;
+  /** The copy at the end of the disk. */
   backup?: GptCopy;
   /** Containers of logical partitions, for pictures; not partitions of their own. */
-  extended: { start: bigint; size: bigint }[];
+  extended: {
+    /** First byte. */
+    start: bigint;
+    /** Bytes. */
+    size: bigint;
+  }[];
   /** What went wrong on the way, already as findings. */
   findings: Finding[];
 }
 
+/** One of the two copies of a GPT. */
 export interface GptCopy {
   /** Byte of the header. */
   header: bigint;
   /** Byte of the entry array. */
   entries: bigint;
+  /** Entries in the array. */
   entryCount: number;
+  /** Bytes of one entry. */
   entryBytes: number;
+  /** First byte that a partition may use. */
   firstUsable: bigint;
   /** Byte of the last usable sector. */
   lastUsable: bigint;
+  /** Header and array are whole: signature, place, both CRCs. */
   valid: boolean;
   /** Why it is not, in words. */
   reason?: string;
 }
 
+/** Which file system or layer a volume is. */
 export type VolumeKind =
   | 'fat12'
   | 'fat16'
@@ -132,7 +155,9 @@ export type Tier = 'guaranteed' | 'per-file' | 'impossible';
 
 /** A tier seen from the start of the device and from the start of the volume (a partition node, a loop device over it). */
 export interface Tiers {
+  /** From the start of the device or image. */
   absolute: Tier;
+  /** From the start of the volume. */
   relative: Tier;
 }
 
@@ -140,6 +165,7 @@ export interface Tiers {
 export interface Volume {
   /** The partition it lies in; null where it is the whole image. */
   partition: number | null;
+  /** Which file system or layer. */
   kind: VolumeKind;
   /** Its first byte in the image. */
   offset: bigint;
@@ -147,6 +173,7 @@ export interface Volume {
   size?: bigint;
   /** First byte of the cluster, block or payload space, from the volume's start. */
   dataOffset: bigint;
+  /** The same from the start of the image. */
   dataOffsetAbsolute: bigint;
   /** Cluster or block size in bytes; of a layer, its grain (LVM: extent; LUKS: sector; md: chunk). */
   unit: number;
@@ -156,7 +183,9 @@ export interface Volume {
   opaque: boolean;
   /** Volumes found inside (LVM's logical volumes, md's array), their offsets added up. */
   inside: Volume[];
+  /** As the file system has it. */
   label?: string;
+  /** As the file system has it. */
   uuid?: string;
   /** The kind's own numbers that a user may want to see (reserved sectors, FAT length, stride, ...). */
   details: Record<string, number | bigint | string>;
@@ -166,10 +195,12 @@ export interface Volume {
   damaged?: string;
 }
 
+/** An error spoils what was asked for; a warning does so with `strict`; information never does. */
 export type Severity = 'error' | 'warning' | 'info';
 
 /** One thing found, with the division that shows it and what mends it. */
 export interface Finding {
+  /** How bad: an error keeps pages from being mapped or the table from being believed. */
   severity: Severity;
   /** `E_...`, `W_...` or `I_...`: a promise. */
   code: string;
@@ -179,7 +210,9 @@ export interface Finding {
   partition: number | null;
   /** The number judged, where there is one: `value % modulus = remainder`. */
   value?: bigint;
+  /** What the value was divided by. */
   modulus?: bigint;
+  /** What was left. */
   remainder?: bigint;
   /** What, with bytes and LBA, arithmetic included: never only "not aligned". */
   message: string;
@@ -192,7 +225,9 @@ export type ExitCode = 0 | 1 | 2 | 3 | 4 | 64;
 
 /** What a file's extents say (rule R7), by page size. */
 export interface FileReport {
+  /** As it was given. */
   path: string;
+  /** Bytes. */
   size: bigint;
   /** The file system's kind as the kernel names it (`ext4`, `vfat`, ...). */
   fileSystem: string;
@@ -200,30 +235,59 @@ export interface FileReport {
   pages: Record<string, FilePages>;
 }
 
+/** How many pages of a file can be mapped, for one page size. */
 export interface FilePages {
+  /** Pages that can be mapped as pages of the device. */
   mappable: bigint;
+  /** Pages of the file, the last one included that may be partly filled. */
   total: bigint;
   /** Pages of the longest run that is contiguous on the device, and where in the file it begins. */
-  longestRun: { pages: bigint; offset: bigint };
+  longestRun: {
+    /** How many. */
+    pages: bigint;
+    /** Byte of the file where it begins. */
+    offset: bigint;
+  };
   /** The first page that cannot be mapped, and why. */
-  firstFailing?: { page: bigint; offset: bigint; cause: string };
+  firstFailing?: {
+    /** Its number, from 0 on. */
+    page: bigint;
+    /** Its first byte in the file. */
+    offset: bigint;
+    /** In words, with the division where there is one. */
+    cause: string;
+  };
   /** `size % page`: the last page holds that many bytes of the file. */
   tail: number;
 }
 
+/** What a check found. */
 export interface Report {
+  /** Of the JSON output (docs/schemas). */
   schemaVersion: 1;
+  /** Always `sectorwise`. */
   tool: 'sectorwise';
+  /** Of this package. */
   version: string;
+  /** What was looked at, as the caller named it. */
   target: string;
+  /** Logical sectors that the table was read in. */
   sectorSize: SectorSize;
+  /** What was judged by. */
   topology: Topology;
+  /** What the partition table says. */
   table: Table;
+  /** What lies in the partitions, or in the whole image, in their order. */
   volumes: Volume[];
+  /** Of a file check: which of its pages can be mapped. */
   file?: FileReport;
+  /** All that was found, outermost layer first. */
   findings: Finding[];
+  /** What follows from the findings. */
   summary: {
+    /** Of the findings; null where there are none. */
     worst: Severity | null;
+    /** What the command ends with. */
     exit: ExitCode;
     /** One sentence, naming the layer that spoils it. */
     verdict: string;
@@ -234,11 +298,14 @@ export interface Report {
 export interface CheckOptions {
   /** Page sizes in bytes, powers of two; `[4096]` where not given. */
   pages?: readonly number[];
+  /** Logical sector size, where the caller knows it: 512, 1024, 2048 or 4096. */
   sectorSize?: number;
+  /** Physical sector size to judge by, a power of two; else the topology's, else 4096. */
   physical?: number;
   /** Of the device, where it is one. */
   topology?: Topology;
   /** Warnings count as errors for the exit code. */
   strict?: boolean;
+  /** What the report says was looked at. */
   target?: string;
 }

@@ -73,6 +73,7 @@ export interface PlanOptions {
 
 /** A file system in its partition, as its tool will make it. */
 export interface PlannedVolume {
+  /** Which file system or layer. */
   kind: PlannedFileSystem;
   /** First byte of the cluster, block or payload space, from the partition's start. */
   dataOffset: bigint;
@@ -88,6 +89,7 @@ export interface PlannedVolume {
   device: string[];
   /** Shell lines that make it within an image file, `$IMAGE`; those that need root or a loop device say so in `imageNeeds`. */
   image: string[];
+  /** The lines in `image` need root (a loop device). */
   imageNeeds?: 'root';
   /** Holds ciphertext: no file of it can be mapped, whatever its place. */
   opaque: boolean;
@@ -113,15 +115,21 @@ export interface PlanPartition {
   size: bigint;
   /** What its start is a multiple of: the plan's grain, or less where the partition is smaller than that (rule R3). */
   grain: number;
+  /** What will be made in it. */
   volume?: PlannedVolume;
 }
 
 /** A layout that fits. Sizes in bytes; plain data. */
 export interface Plan {
+  /** Of the whole disk. */
   size: bigint;
+  /** Logical sectors. */
   sectorSize: number;
+  /** What was planned for. */
   topology: Topology;
+  /** Page sizes that it can be mapped with. */
   pages: number[];
+  /** What the medium is. */
   media: PlannedMedia;
   /** Rule R1: what every start must be a multiple of. */
   required: number;
@@ -133,7 +141,9 @@ export interface Plan {
   diskId: string;
   /** First and last sector that a partition may use. */
   firstUsable: bigint;
+  /** Last sector that a partition may use. */
   lastUsable: bigint;
+  /** In the order in which they lie. */
   partitions: PlanPartition[];
   /** What was decided that was not asked for: an optimal_io_size ignored, a size rounded, a smaller grain. All of severity `info`. */
   notes: Finding[];

@@ -58,8 +58,16 @@ export function requiredAlignment(topology: Pick<Topology, 'physical' | 'minimum
   return [topology.physical, ...pages].map(BigInt).reduce((most, each) => (each > most ? each : most), value > 1n ? value : 1n);
 }
 
+/** An I/O size that a device reports, judged. */
+export interface UsableIo {
+  /** In bytes; 0 where none is usable. */
+  value: bigint;
+  /** Why a reported one is not. */
+  reason?: string;
+}
+
 /** The minimum_io_size if it is a boundary (a power of two up to 1 MiB), else 0 and, where the device reports one at all, why not. */
-export function usableMinimumIo({ minimumIo }: Pick<Topology, 'minimumIo'>): { value: bigint; reason?: string } {
+export function usableMinimumIo({ minimumIo }: Pick<Topology, 'minimumIo'>): UsableIo {
   if (!(minimumIo > 0)) return { value: 0n };
   const value = BigInt(Math.trunc(minimumIo));
   if (!isPowerOfTwo(value)) return { value: 0n, reason: `minimum_io_size ${value} is no power of two` };
@@ -71,7 +79,7 @@ export function usableMinimumIo({ minimumIo }: Pick<Topology, 'minimumIo'>): { v
  * R2: the optimal_io_size if it is a stripe to align to, else 0 and, where the device reports one at all, why it is ignored. Bridges and drivers report the largest
  * transfer they can do (a count of sectors of all ones) or what is left of an overflow.
  */
-export function usableOptimalIo(topology: Pick<Topology, 'logical' | 'physical' | 'minimumIo' | 'optimalIo'>): { value: bigint; reason?: string } {
+export function usableOptimalIo(topology: Pick<Topology, 'logical' | 'physical' | 'minimumIo' | 'optimalIo'>): UsableIo {
   if (!(topology.optimalIo > 0)) return { value: 0n };
   const value = BigInt(Math.trunc(topology.optimalIo));
   const logical = BigInt(topology.logical > 0 ? topology.logical : 512);

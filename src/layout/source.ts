@@ -31,11 +31,15 @@ const EISDIR = 21;
 
 /** An open file or block device; whoever opened it closes it. */
 export interface FileSource extends ImageSource, Disposable {
+  /** As it was opened. */
   readonly path: string;
+  /** A block device, not an image file. */
   readonly isDevice: boolean;
   /** What system calls have read so far, and how many there were. */
   readonly bytesRead: number;
+  /** System calls that read. */
   readonly reads: number;
+  /** Closes the descriptor; nothing can be read afterwards. */
   close(): void;
 }
 
@@ -43,7 +47,9 @@ export interface FileSource extends ImageSource, Disposable {
 export interface LimitedSource extends ImageSource {
   /** Bytes read from the source below, and in how many reads. */
   readonly bytesRead: number;
+  /** Reads from the source below. */
   readonly reads: number;
+  /** What may be read of the source below. */
   readonly bytesMax: number;
   /** A read was answered with less than there is, because the limit is reached: what follows from it means nothing. */
   readonly exhausted: boolean;

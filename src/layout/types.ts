@@ -6,8 +6,31 @@
  * Leaves to others: what lies in a partition whatever its type says (`volume.ts`).
  */
 
-/** GPT types by the short names that `sectorwise plan` takes. */
-export const TYPE_GUIDS = {
+/** A type by its short name. */
+export type TypeShortName =
+  | 'esp'
+  | 'linux'
+  | 'swap'
+  | 'bios'
+  | 'msr'
+  | 'prep'
+  | 'data'
+  | 'lvm'
+  | 'raid'
+  | 'luks'
+  | 'home'
+  | 'srv'
+  | 'var'
+  | 'xbootldr'
+  | 'root-x86'
+  | 'root-x86-64'
+  | 'root-arm'
+  | 'root-arm64'
+  | 'root-riscv64'
+  | 'recovery';
+
+/** GPT types, GUIDs in lower case, by the short names that `sectorwise plan` takes. */
+export const TYPE_GUIDS: Readonly<Record<TypeShortName, string>> = {
   esp: 'c12a7328-f81f-11d2-ba4b-00a0c93ec93b',
   linux: '0fc63daf-8483-4772-8e79-3d69d8477de4',
   swap: '0657fd6d-a4ab-43c4-84e5-0933c84b4f4f',
@@ -28,9 +51,7 @@ export const TYPE_GUIDS = {
   'root-arm64': 'b921b045-1df0-41c3-af44-4c6f280d3fae',
   'root-riscv64': '72ec70a6-cf74-40e6-bd49-4bda08e8f224',
   recovery: 'de94bba4-06d1-4d40-a16a-bfd50179d6ac',
-} as const;
-
-export type TypeShortName = keyof typeof TYPE_GUIDS;
+};
 
 const guidNames: Record<TypeShortName, string> = {
   esp: 'EFI system',

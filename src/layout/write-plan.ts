@@ -45,6 +45,7 @@ const DIRECT_UNIT = 4096;
 const EBUSY = -16;
 const EIO = -5;
 
+/** How a plan is written. */
 export interface WriteOptions {
   /** Only say what would be done. Default true. */
   dryRun?: boolean;
@@ -56,15 +57,21 @@ export interface WriteOptions {
 
 /** A range that is written. Bytes. */
 export interface WrittenRange {
+  /** Which part of the table it is, or a wipe before it. */
   name: PlanRegion['name'] | 'wipe';
+  /** First byte. */
   offset: bigint;
+  /** In bytes. */
   length: bigint;
 }
 
 /** What `writePlan` did, or with `dryRun` would do. */
 export interface WriteReport {
+  /** As it was given. */
   path: string;
+  /** Nothing was written. */
   dryRun: boolean;
+  /** A block device, not an image file. */
   isDevice: boolean;
   /** The image file did not exist, or was empty, and was made sparse at its full size. */
   created: boolean;

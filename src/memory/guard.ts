@@ -15,10 +15,10 @@ let listening = false;
 /**
  * Installs the handler if it is not there; before a file is mapped.
  *
- * @param path - the file that is to be mapped, for the error.
+ * @param path - the file that is to be mapped, for the error; none where only its descriptor is known.
  * @throws SectorwiseError ERR_SECTORWISE_SIGNAL_BLOCKED where this thread blocks SIGBUS; the error of `sigaction`.
  */
-export function armGuard(path: string): void {
+export function armGuard(path?: string): void {
   const result = native().guardArm();
   if (result === EPERM) {
     throw new SectorwiseError(

@@ -69,7 +69,7 @@ export interface Damage {
 }
 
 /** Why [place, place+length) of a segment's buffer is gone, by the words of its cells; 0 if it is not. A range that ends before the dead part of a cell is not concerned. */
-export function segmentCause(words: Int32Array, segment: Segment, place: number, length: number): number {
+export function segmentCause(words: Int32Array, segment: Pick<Segment, 'firstCell'>, place: number, length: number): number {
   const last = segment.firstCell + ((place + length - 1) >>> CELL_SHIFT);
   for (let cell = segment.firstCell + (place >>> CELL_SHIFT); cell <= last; cell++) {
     if (words[cell] !== CAUSE_NONE) return deadCause(words, cell, last, place + length - 1);

@@ -13,6 +13,7 @@ import { inspect } from 'node:util';
 import { invalidType, outOfRange, SectorwiseError } from '../errors.js';
 import { BLOCK_BYTES } from '../memory/block-store.js';
 import type { Segment } from '../memory/mapping.js';
+import { unreleased } from './unreleased.js';
 
 /** A refcounted, zero-copy view of a range of a file. Made with one reference; `using` or `release` drops it. */
 export interface Window extends Disposable {
@@ -117,6 +118,7 @@ export class FileWindow implements Window {
     this.generation = generation;
     this.scattered = scattered;
     this.segment = segment;
+    if (unreleased !== undefined) unreleased.made(this, owner.path);
   }
 
   get bytes(): Uint8Array {
@@ -165,6 +167,7 @@ export class FileWindow implements Window {
     if (this.refs === 0 || --this.refs > 0) return;
     this.#view = undefined;
     this.#areas = undefined;
+    if (unreleased !== undefined) unreleased.released(this);
     this.#owner.dropped(this);
   }
 

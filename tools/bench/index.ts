@@ -13,6 +13,7 @@ import { hits } from './hits.js';
 import { invalidate } from './invalidate.js';
 import { memory } from './memory.js';
 import { mixed } from './mixed.js';
+import { pagestore } from './pagestore.js';
 import { plot } from './plot.js';
 import { random } from './random.js';
 import { type Group, machineFacts, type Report, reportLines, type Settings } from './report.js';
@@ -36,6 +37,7 @@ const groups: readonly Group[] = [
   spawn,
   tracker,
   cache,
+  pagestore,
   //
 ];
 /** What groups were called before. */

@@ -32,13 +32,15 @@ export interface Lmdb {
 }
 
 export interface LmdbDatabase {
-  put(key: number, value: Uint8Array): Promise<boolean>;
-  putSync(key: number, value: Uint8Array): void;
+  put(key: number | Uint8Array, value: Uint8Array): Promise<boolean>;
+  putSync(key: number | Uint8Array, value: Uint8Array): void;
   transactionSync(run: () => void): void;
   /** A copy in a Buffer of its own. */
-  getBinary(key: number): Buffer | undefined;
+  getBinary(key: number | Uint8Array): Buffer | undefined;
   /** A copy in one buffer that the next call overwrites. */
-  getBinaryFast(key: number): Buffer | undefined;
+  getBinaryFast(key: number | Uint8Array): Buffer | undefined;
+  /** In the order of keys. */
+  getRange(options: Record<string, unknown>): Iterable<{ key: Buffer; value: Buffer }>;
   /** Everything that was committed is on the device. */
   readonly flushed: Promise<unknown>;
   close(): Promise<void>;
@@ -56,6 +58,8 @@ export interface ClassicLevel {
 
 export interface LevelDatabase {
   open(): Promise<void>;
+  getSync(key: Uint8Array): Uint8Array | undefined;
+  values(): { nextv(count: number): Promise<Uint8Array[]>; close(): Promise<void> };
   put(key: Uint8Array, value: Uint8Array, options: { sync: boolean }): Promise<void>;
   batch(operations: Array<{ type: 'put'; key: Uint8Array; value: Uint8Array }>, options: { sync: boolean }): Promise<void>;
   close(): Promise<void>;

@@ -84,7 +84,7 @@ check('npm pack', () => {
   for (const path of [...wanted, ...architectures.filter((each) => existsSync(prebuiltPath(each))).map((each) => prebuiltPath(each).slice(root.length))]) {
     if (!paths.includes(path)) throw new Error(`${path} is not in it`);
   }
-  const strange = paths.find((path) => /^(test|tools|docs|build|node_modules|\.)|binding\.gyp$/.test(path));
+  const strange = paths.find((path) => /^(test|tools|docs\/(?!schemas)|build|node_modules|\.)|binding\.gyp$/.test(path));
   if (strange !== undefined) throw new Error(`${strange} is in it`);
   if (packed.size > tarballMost) throw new Error(`${packed.size} bytes, ${tarballMost} at most`);
   return `${paths.length} files, ${Math.round(packed.size / 1024)} KiB`;
@@ -145,6 +145,13 @@ for (const version of nodes) {
       const leftovers = readdirSync(join(place, 'node_modules', 'sectorwise')).filter((entry) => entry === 'build');
       if (leftovers.length > 0) throw new Error('something was built');
       copyFileSync(join(root, 'tools', 'smoke.mjs'), join(place, 'smoke.mjs'));
+      const judged = spawnSync(node, [join('node_modules', '.bin', 'sectorwise'), 'align', 'package.json'], {
+        cwd: place,
+        encoding: 'utf8',
+        env: environment(path),
+      });
+      if (judged.status === null || ![0, 1, 3].includes(judged.status) || !judged.stdout.includes('verdict'))
+        throw new Error(`sectorwise align: ${judged.status} ${judged.stdout}${judged.stderr}`);
       return run(node, ['smoke.mjs'], place, environment(path)).trim();
     });
   }

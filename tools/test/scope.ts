@@ -16,6 +16,7 @@ export const pure = [
   'test/simulation',
   'test/testing',
   'test/file/loss.test.ts',
+  'test/guides/pagestore.test.ts',
   'test/guides/testing.test.ts',
   'test/layout/file-pages.test.ts',
   'test/layout/fuzz.test.ts',
@@ -35,7 +36,22 @@ export const pure = [
   'test/windows/window-iterator.test.ts',
 ];
 
-export const once = ['test/tools', 'test/cli', 'test/docs', 'test/errors/codes.test.ts', 'test/faults/guide.test.ts'];
+export const once = [
+  'test/tools',
+  'test/cli',
+  'test/docs',
+  'test/errors/codes.test.ts',
+  'test/faults/guide.test.ts',
+  'test/layout/check.test.ts',
+  'test/layout/image-files.test.ts',
+  'test/layout/plan-mkfs.test.ts',
+  'test/layout/plan-tools.test.ts',
+  'test/layout/plan-write.test.ts',
+  'test/layout/table-images.test.ts',
+  'test/layout/volumes-images.test.ts',
+  'test/mmap-io/like-mmap-io.test.ts',
+  'test/random-access/like-random-access-file.test.ts',
+];
 
 export const engineless = [
   'test/geometry',
@@ -48,6 +64,7 @@ export const engineless = [
   'test/memory/residency.test.ts',
   'test/memory/slab.test.ts',
   'test/memory/validity.test.ts',
+  'test/mmap-io/mmap-io.test.ts',
   // With each engine by themselves.
   'test/file/idle.test.ts',
   'test/file/read-ahead.test.ts',
