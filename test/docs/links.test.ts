@@ -20,9 +20,6 @@ function documents(folder: string): string[] {
   });
 }
 
-/** Links that are known to be wrong, until somebody mends them: the document and the link. */
-const KNOWN = new Set(['docs/decisions.md #20-large-fills-are-one-preadv-on-our-own-threads']);
-
 /** The text without code, whose brackets are no links. */
 function prose(text: string): string {
   return text.replace(/^(```+|~~~+)[\s\S]*?^\1\s*$/gm, '').replace(/(`+)(?!`)[\s\S]*?[^`]\1(?!`)/g, 'code');
@@ -57,7 +54,7 @@ function broken(path: string): string[] {
     ...[...text.matchAll(/<(?:img|a)\b[^>]*?\b(?:src|href)="([^"]+)"/g)].map((match) => match[1]),
   ];
   return targets.filter((target) => {
-    if (/^[a-z][a-z+.-]*:/i.test(target) || KNOWN.has(`${relative(root, path)} ${target}`)) return false;
+    if (/^[a-z][a-z+.-]*:/i.test(target)) return false;
     const [file, anchor] = target.split('#');
     const named = file === '' ? path : join(dirname(path), decodeURIComponent(file));
     if (!existsSync(named)) return true;
