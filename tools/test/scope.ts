@@ -41,6 +41,7 @@ export const once = [
   'test/cli',
   'test/docs',
   'test/errors/codes.test.ts',
+  'test/errors/elsewhere.test.ts',
   'test/faults/guide.test.ts',
   'test/layout/check.test.ts',
   'test/layout/image-files.test.ts',
