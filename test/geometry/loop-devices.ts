@@ -3,7 +3,7 @@
  *
  * Guarantees: `dispose` takes everything down again in reverse order, also after a failed test.
  */
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
@@ -60,6 +60,8 @@ export class LoopDevices {
     this.#undo.push(() => {
       if (!this.#gone.delete(device)) run('losetup', '-d', device);
     });
+    // The kernel keeps partitions that a tool told it of on the node beyond the image: an earlier user of this one may have left some.
+    spawnSync('partx', ['--delete', device], { stdio: 'ignore' });
     return device;
   }
 
@@ -71,7 +73,7 @@ export class LoopDevices {
 
   /** Adds a partition without a table in the image, so that it also works on kernels that read none; the path of its node. */
   partition(device: string, number: number, startSector: number, sectors: number): string {
-    run('addpart', device, String(number), String(startSector), String(sectors));
+    patiently(() => run('addpart', device, String(number), String(startSector), String(sectors)));
     this.#undo.push(() => run('delpart', device, String(number)));
     return `${device}p${number}`;
   }
