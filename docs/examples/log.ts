@@ -1,21 +1,24 @@
 /**
  * A log on one file or device: records in order, many writers, one flush for all who wait.
  *
- *   | length u32 | sum u32 | sequence u48 | 0 | payload … | length | sum | …
+ *   | length u32 | sum u32 | sequence u48 | 0 | life u64 | payload … | length | sum | …
  *
  * `sum` is the CRC-32 of everything but itself, begun with the sum of the record before. So a record is valid only behind the very
- * records that it was written behind: what an earlier life of the log left over can never pass for what follows.
+ * records that it was written behind: what an earlier life of the log left over can never pass for what follows. Not even behind a
+ * lost record that is appended again with the same bytes: `life` is a random number of each opening.
  */
+import { randomBytes } from 'node:crypto';
 import { crc32 } from 'node:zlib';
 import type { BlockFile } from 'sectorwise';
 
-const HEADER_BYTES = 16;
+const HEADER_BYTES = 24;
 const PAYLOAD_BYTES_MAX = 1 << 20;
 /** Space is allocated so much at a time: a size that changes with each record would cost a journal commit with each flush. */
 const GROWTH_BYTES = 4 << 20;
 
 export class Log {
   readonly #file: BlockFile;
+  readonly #life = randomBytes(8);
   #end = 0;
   #sum = 0;
   #sequence = 0;
@@ -79,6 +82,7 @@ export class Log {
     const sequence = this.#sequence + 1;
     record.writeUInt32LE(payload.length, 0);
     record.writeUIntLE(sequence, 8, 6);
+    record.set(this.#life, 16);
     record.set(payload, HEADER_BYTES);
     record.writeUInt32LE(this.#sumOf(record), 4);
     // From here to `flush` nothing is awaited: the order of these calls is the order of the log.
