@@ -54,6 +54,7 @@ export class Cell {
     if (value.length > SLOT_BYTES - HEADER_BYTES) throw new RangeError('a value has at most 4080 bytes');
     // One after the other: the slot that holds the value of now must not be written before the other one is durable.
     const done = this.#last.then(() => this.#replace(value));
+    // Its failure is told to who asked for it; the next one only waits for its end.
     this.#last = done.catch(() => {});
     return done;
   }

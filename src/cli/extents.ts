@@ -17,6 +17,7 @@ import {
   FIEMAP_EXTENT_SHARED,
   FIEMAP_EXTENT_UNKNOWN,
   FIEMAP_EXTENT_UNWRITTEN,
+  FIEMAP_NOT_IN_PLACE,
   readRawExtents,
 } from '../geometry/extents.js';
 import { readGeometry } from '../geometry/geometry.js';
@@ -45,14 +46,6 @@ const FLAGS: Array<[number, string]> = [
   [FIEMAP_EXTENT_UNWRITTEN, 'unwritten'],
   [FIEMAP_EXTENT_SHARED, 'shared'],
 ];
-const NO_PLACE =
-  FIEMAP_EXTENT_UNKNOWN |
-  FIEMAP_EXTENT_DELALLOC |
-  FIEMAP_EXTENT_ENCODED |
-  FIEMAP_EXTENT_DATA_ENCRYPTED |
-  FIEMAP_EXTENT_NOT_ALIGNED |
-  FIEMAP_EXTENT_DATA_INLINE |
-  FIEMAP_EXTENT_DATA_TAIL;
 
 const MEANINGS = [
   ['=', 'goes on where the last range ended'],
@@ -117,7 +110,7 @@ async function run(values: Record<string, unknown>, operands: string[], terminal
   const disk = ground?.device.disk ?? device;
   const start = ground?.device.startBytes ?? 0;
   const runs = runsOf(raw.values, start);
-  const placed = runs.filter(({ flags }) => (flags & NO_PLACE) === 0);
+  const placed = runs.filter(({ flags }) => (flags & FIEMAP_NOT_IN_PLACE) === 0);
   const bytes = placed.reduce((sum, each) => sum + each.length, 0);
   const longest = placed.reduce((most, each) => Math.max(most, each.length), 0);
   const holes = holeBytes(runs, facts.size);
@@ -146,7 +139,7 @@ async function run(values: Record<string, unknown>, operands: string[], terminal
           holes,
           longestRun: longest,
           extents: runs.map(({ offset, length, physical, absolute, flags }) => {
-            const here = (flags & NO_PLACE) === 0;
+            const here = (flags & FIEMAP_NOT_IN_PLACE) === 0;
             return { offset, length, physical: here ? physical : null, absolute: here ? absolute : null, flags: flagNames(flags) };
           }),
         },
@@ -161,7 +154,7 @@ async function run(values: Record<string, unknown>, operands: string[], terminal
   if (runs.length > 0) {
     const listed = values.all === true ? runs : runs.slice(0, LISTED);
     const rows = listed.map(({ offset, length, physical, absolute, flags }) => {
-      const here = (flags & NO_PLACE) === 0;
+      const here = (flags & FIEMAP_NOT_IN_PLACE) === 0;
       return [
         String(offset),
         String(length),
@@ -192,7 +185,7 @@ function runsOf(values: Float64Array, start: number): Run[] {
       last.flags === flags &&
       last.offset + last.length === offset &&
       last.physical + last.length === physical &&
-      (flags & NO_PLACE) === 0
+      (flags & FIEMAP_NOT_IN_PLACE) === 0
     ) {
       last.length += length;
     } else runs.push({ offset, length, physical, absolute: start + physical, flags });
@@ -228,7 +221,7 @@ function signsOf(runs: readonly Run[], size: number, rangeBytes: number): string
 
 function signOf(here: readonly Run[], from: number): string {
   if (here.length === 0) return '.';
-  if (here.some(({ flags }) => (flags & NO_PLACE) !== 0)) return '?';
+  if (here.some(({ flags }) => (flags & FIEMAP_NOT_IN_PLACE) !== 0)) return '?';
   if (here.some(({ offset, absolute }) => (absolute - offset) % PAGE !== 0)) return '!';
   if (here.some(({ flags }) => (flags & FIEMAP_EXTENT_UNWRITTEN) !== 0)) return '~';
   if (here.length > 1) return '%';

@@ -13,16 +13,7 @@
 import { fstatSync } from 'node:fs';
 import { systemError } from '../errors.js';
 import { native } from '../io/native.js';
-import {
-  FIEMAP_EXTENT_DATA_ENCRYPTED,
-  FIEMAP_EXTENT_DATA_INLINE,
-  FIEMAP_EXTENT_DATA_TAIL,
-  FIEMAP_EXTENT_DELALLOC,
-  FIEMAP_EXTENT_ENCODED,
-  FIEMAP_EXTENT_NOT_ALIGNED,
-  FIEMAP_EXTENT_UNKNOWN,
-  FIEMAP_EXTENT_UNWRITTEN,
-} from './fiemap.js';
+import { FIEMAP_EXTENT_DATA_INLINE, FIEMAP_EXTENT_DELALLOC, FIEMAP_EXTENT_UNKNOWN, FIEMAP_EXTENT_UNWRITTEN, FIEMAP_NOT_IN_PLACE } from './fiemap.js';
 import type { GeometryFacts } from './geometry.js';
 
 /** One run of a file on its block device. */
@@ -42,15 +33,6 @@ export interface Extent {
 
 export * from './fiemap.js';
 
-/** fe_physical is not the place of these bytes. */
-const NOT_IN_PLACE =
-  FIEMAP_EXTENT_UNKNOWN |
-  FIEMAP_EXTENT_DELALLOC |
-  FIEMAP_EXTENT_ENCODED |
-  FIEMAP_EXTENT_DATA_ENCRYPTED |
-  FIEMAP_EXTENT_NOT_ALIGNED |
-  FIEMAP_EXTENT_DATA_INLINE |
-  FIEMAP_EXTENT_DATA_TAIL;
 /** fe_physical says nothing at all, not even roughly. */
 const NOWHERE = FIEMAP_EXTENT_UNKNOWN | FIEMAP_EXTENT_DELALLOC | FIEMAP_EXTENT_DATA_INLINE;
 
@@ -189,7 +171,7 @@ export function extentsFromFiemap(values: Float64Array, offset: number, end: num
     if (to <= from) continue;
     if (from > position) add(from, Number.NaN, false);
     const start = physical + (from - logical);
-    const inPlace = (flags & NOT_IN_PLACE) === 0 && (physical - logical) % SECTOR === 0 && (deviceSize === 0 || physical + values[i + 2] <= deviceSize);
+    const inPlace = (flags & FIEMAP_NOT_IN_PLACE) === 0 && (physical - logical) % SECTOR === 0 && (deviceSize === 0 || physical + values[i + 2] <= deviceSize);
     add(to, inPlace ? start : Number.NaN, inPlace && (flags & FIEMAP_EXTENT_UNWRITTEN) === 0);
   }
   if (position < end) add(end, Number.NaN, false);

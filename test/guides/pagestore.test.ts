@@ -22,6 +22,11 @@ it('the getting-started guide shows code that is there', () => {
   for (const block of blocks) expect(code).toContain(block);
 });
 
+/** Closes a store whose disk failed, lost its power or is gone: that may be said once more, and nothing else. */
+async function closeBroken(store: Store): Promise<void> {
+  await store.close().catch((error) => expect(['ERR_SECTORWISE_FLUSH_FAILED', 'ERR_SECTORWISE_UNPLUGGED', 'EIO']).toContain(error.code));
+}
+
 describe('a page store', () => {
   const bytes = (maxLength: number) => fc.uint8Array({ maxLength });
   // Few bytes that differ, so that keys are prefixes of each other and there is something to remove.
@@ -245,7 +250,7 @@ describe('a page store of which the disks fail', () => {
     await expect(store.write(changeOf(4, 0))).rejects.toMatchObject({ code: 'ERR_SECTORWISE_FLUSH_FAILED' });
     expect(await checkState(store, lives)).toBe(1);
     disks[1].heal();
-    await store.close().catch(() => {});
+    await closeBroken(store);
     store = await opened(disks);
     const found = await checkState(store, lives);
     expect([1, 3]).toContain(found);
@@ -275,7 +280,7 @@ describe('a page store of which the disks fail', () => {
       await store.checkpoint();
       await change();
       for (const disk of disks) disk.powerCut({ drop: 'all' });
-      await store.close().catch(() => {});
+      await closeBroken(store);
       store = await opened(disks);
       expect(await checkState(store, lives)).toBe(13);
       await store.close();
@@ -298,7 +303,7 @@ describe('a page store of which the disks fail', () => {
     expect(refusal).toMatchObject({ code: 'ERR_SECTORWISE_FLUSH_FAILED' });
     lives.pop();
     expect(await checkState(store, lives)).toBe(lives.length);
-    await store.close().catch(() => {});
+    await closeBroken(store);
     for (const disk of disks) disk.powerCut();
     store = await opened(disks);
     expect(await checkState(store, lives)).toBe(lives.length);
@@ -319,6 +324,6 @@ describe('a page store of which the disks fail', () => {
     await store.checkpoint();
     disks[0].unplug();
     expect(() => store.get(lastKey)).toThrow(expect.objectContaining({ code: 'ERR_SECTORWISE_UNPLUGGED' }));
-    await store.close().catch(() => {});
+    await closeBroken(store);
   });
 });
