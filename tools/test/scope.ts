@@ -38,7 +38,6 @@ export const pure = [
 
 export const once = [
   'test/tools',
-  'test/cli',
   'test/docs',
   'test/errors/codes.test.ts',
   'test/errors/elsewhere.test.ts',
@@ -55,6 +54,7 @@ export const once = [
 ];
 
 export const engineless = [
+  'test/cli',
   'test/geometry',
   'test/rigs',
   'test/unplug',
