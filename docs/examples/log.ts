@@ -11,7 +11,7 @@ import { randomBytes } from 'node:crypto';
 import { crc32 } from 'node:zlib';
 import type { BlockFile } from 'sectorwise';
 
-const HEADER_BYTES = 24;
+export const HEADER_BYTES = 24;
 const PAYLOAD_BYTES_MAX = 1 << 20;
 /** Space is allocated so much at a time: a size that changes with each record would cost a journal commit with each flush. */
 const GROWTH_BYTES = 4 << 20;

@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, describe, expect, it } from 'vitest';
-import { Log } from '../../docs/examples/log.js';
+import { HEADER_BYTES, Log } from '../../docs/examples/log.js';
 import { type BlockFile, type Caching, open } from '../../src/index.js';
 import { Random } from '../../src/testing/random.js';
 import { Places } from '../fixtures/places.js';
@@ -65,7 +65,7 @@ async function checkLog(path: string, caching: Caching): Promise<number> {
     expect(number).toBe(last + 1);
     expect(Buffer.compare(payload, recordOf(number))).toBe(0);
     last = number;
-    end += 16 + payload.length;
+    end += HEADER_BYTES + payload.length;
   });
   expect(file.size).toBeGreaterThanOrEqual(end);
   expect(file.size).toBeLessThanOrEqual(end + GROWTH_BYTES + ON_ITS_WAY_BYTES);
