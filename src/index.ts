@@ -5,16 +5,15 @@
  *
  * @module sectorwise
  */
-export { type ErrorPlace, SectorwiseError, type SectorwiseErrorCode } from './errors.js';
+export { FlushError, SectorwiseError, VerifyError } from './error-classes.js';
+export type { ErrorPlace, SectorwiseErrorCode } from './errors.js';
 export type { BlockFile, Explanation, InvalidateReason, Residency, Stats } from './file.js';
 export type { Extent } from './geometry/extents.js';
 export type { Geometry } from './geometry/geometry.js';
 export { open, openSync } from './open.js';
 export type { Caching, EngineName, OpenOptions, WindowOptions } from './options.js';
-export { VerifyError } from './requests/verification.js';
 export type { BlobOptions, FileBlob } from './streams/blob.js';
 export type { StreamOptions } from './streams/range.js';
 export type { InvalidateMessage, Latencies, TraceMessage } from './tracing.js';
 export type { Batch } from './windows/batch.js';
-export { FlushError } from './windows/flush-failed.js';
 export type { Window } from './windows/window.js';

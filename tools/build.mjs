@@ -39,4 +39,7 @@ function build(what, stamp, sources, make) {
 }
 
 build('the addon', 'build/Release/sectorwise.node', ['native', 'CMakeLists.txt'], () => run('cmake-js', 'compile', '--out', 'build', '--log-level', 'warn'));
-build('the JavaScript', 'dist/.built', ['src', 'tools', 'test', 'docs/examples', 'tsconfig.json', 'package.json'], () => run('tsc', '-p', 'tsconfig.json'));
+build('the JavaScript', 'dist/.built', ['src', 'tools', 'test', 'docs/examples', 'tsconfig.json', 'package.json'], () => {
+  run('tsc', '-p', 'tsconfig.json');
+  execFileSync(process.execPath, [join(root, 'tools', 'bundle.mjs')], { cwd: root, stdio: 'inherit' });
+});

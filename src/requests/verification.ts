@@ -11,10 +11,11 @@
  * is bounded, however much is written, and given out in order, so that a large write is not passed by for ever.
  * Leaves to others: sending the reads, trying again what a moment refused, finding out that the device is gone (`request-manager.ts`); writing again what is wrong (`write-back.ts`).
  */
-import { assertionError, SectorwiseError, systemError } from '../errors.js';
+import { assertionError, systemError } from '../errors.js';
 import type { Engine, Slab } from '../io/engine.js';
 import { BLOCK_BYTES, SECTOR_BYTES } from '../memory/block-store.js';
 import { Staging } from '../memory/staging.js';
+import { VerifyError } from './verify-error.js';
 
 /** Bytes that are read back at once, of all writes of a file together. */
 export const VERIFY_BYTES = 2 * 1024 * 1024;
@@ -22,18 +23,6 @@ export const VERIFY_BYTES = 2 * 1024 * 1024;
 const PIECE_BYTES_MAX = 512 * 1024;
 
 const EIO = -5;
-
-/** What was read back of a write is not what was sent, or could not be read back. */
-export class VerifyError extends SectorwiseError {
-  /** The first byte of the file or device that differs; undefined where the range could not be read back (`cause` says why). */
-  readonly differsAt: number | undefined;
-
-  /** @internal */
-  constructor(message: string, place: { path: string; offset: number; length: number; cause?: Error }, differsAt?: number) {
-    super('ERR_SECTORWISE_VERIFY', message, place);
-    this.differsAt = differsAt;
-  }
-}
 
 /** A part of a write and how it ended. Sectors. */
 export interface VerifiedPart {

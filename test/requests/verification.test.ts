@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { OP_READ, OP_WRITE } from '../../src/io/engine.js';
 import { BLOCK_BYTES, SECTOR_BYTES } from '../../src/memory/block-store.js';
 import type { OperationOwner } from '../../src/requests/request-manager.js';
-import type { VerifyError } from '../../src/requests/verification.js';
+import type { VerifyError } from '../../src/requests/verify-error.js';
 import { Rig, type RigOptions } from './manager-rig.js';
 import { contentAt, type Sent, turn } from './manual-engine.js';
 

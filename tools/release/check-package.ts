@@ -72,7 +72,9 @@ check('npm pack', () => {
   tarball = join(folder, packed.filename);
   const paths = packed.files.map(({ path }) => path);
   const wanted = [
-    'dist/src/index.js',
+    'dist/lib/index.js',
+    'dist/lib/library.cjs',
+    'dist/lib/cli.cjs',
     'dist/src/index.d.ts',
     'dist/src/index.d.ts.map',
     'src/index.ts',
