@@ -15,7 +15,7 @@ const root = fileURLToPath(new URL('../../', import.meta.url));
 const logBytes = 48 << 10;
 
 it('the getting-started guide shows code that is there', () => {
-  const sources = ['first-store.ts', ...['page.ts', 'space.ts', 'tree.ts', 'log.ts', 'store.ts'].map((name) => `pagestore/${name}`)];
+  const sources = ['first-store.ts', ...['page.ts', 'tree.ts', 'log.ts', 'store.ts'].map((name) => `pagestore/${name}`)];
   const code = sources.map((name) => readFileSync(join(root, 'docs/examples', name), 'utf8')).join('\n');
   const blocks = [...readFileSync(join(root, 'docs/guides/getting-started.md'), 'utf8').matchAll(/```ts\n([\s\S]*?)```/g)].map((match) => match[1]);
   expect(blocks.length).toBeGreaterThan(5);
@@ -33,7 +33,7 @@ describe('a page store', () => {
   const key = fc.array(fc.constantFrom(0, 1, 97, 98, 255), { maxLength: 6 }).map((all) => Uint8Array.from(all));
   const value = fc.oneof(
     { weight: 9, arbitrary: bytes(300) },
-    { weight: 1, arbitrary: fc.integer({ min: 0, max: 9000 }).map((length) => new Uint8Array(length).fill(length)) },
+    { weight: 1, arbitrary: fc.integer({ min: 0, max: 1024 }).map((length) => new Uint8Array(length).fill(length)) },
   );
   const step = fc.oneof(
     { weight: 12, arbitrary: fc.record({ what: fc.constant('put' as const), key, value }) },
@@ -305,10 +305,12 @@ describe('a page store of which the disks fail', () => {
     expect(await checkState(store, lives)).toBe(lives.length);
     await closeBroken(store);
     for (const disk of disks) disk.powerCut();
+    // What was recovered goes into the tree first: no store without pages.
+    await expect(opened(disks)).rejects.toMatchObject({ code: 'ERR_SECTORWISE_FLUSH_FAILED' });
+    disks[0].heal();
     store = await opened(disks);
     expect(await checkState(store, lives)).toBe(lives.length);
-    await expect(store.checkpoint()).rejects.toMatchObject({ code: 'ERR_SECTORWISE_FLUSH_FAILED' });
-    disks[0].heal();
+    await store.checkpoint();
     for (let i = 0; i < 100; i++) await change();
     expect(await checkState(store, lives)).toBe(lives.length);
     await store.close();

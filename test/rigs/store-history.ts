@@ -11,14 +11,14 @@ const keysMax = 90;
 
 const keyOf = (number: number): Buffer => Buffer.from(`${'common/'.repeat(number % 3)}${number.toString(36)}`);
 
-/** Some are removals, and now and then there is a value that no block holds. */
+/** Some are removals, and now and then there is a value as long as the store takes. */
 export function changeOf(number: number, life: number): Change[] {
   const changes: Change[] = [[lastKey, Buffer.from(`${number} ${life}`)]];
   let seed = Math.imul(number * 2 + 1, 0x9e3779b1) ^ life;
   for (let i = 0; i <= number % 4; i++) {
     seed = Math.imul(seed ^ (seed >>> 15), 0x2c1b3c6d);
     const chosen = seed >>> 8;
-    const length = i === 0 && chosen % 9 === 0 ? 4100 + (chosen % 1000) : chosen % 400;
+    const length = i === 0 && chosen % 9 === 0 ? 924 + (chosen % 101) : chosen % 400;
     changes.push([keyOf(chosen % keysMax), chosen % 5 === 0 ? undefined : Buffer.alloc(length, `${number}/${life};`)]);
   }
   return changes;
