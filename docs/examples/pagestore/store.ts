@@ -18,7 +18,6 @@ const BTree = module.default;
 /** Changes that are durable in the log and not in the tree. Keys are strings of their bytes, which compare as these do. */
 type Memory = InstanceType<typeof BTree<string, Cell>>;
 
-const LOG_BYTES = 32 << 20;
 /** Puts that wait become one group up to so much. */
 const GROUP_BYTES_MAX = 256 << 10;
 
@@ -64,7 +63,7 @@ export class Store {
   }
 
   /** Recovers what is there, or makes a new store where nothing is. The files are the store's from then on. `logBytes`: of a new one, in whole 8 KiB. */
-  static async open(pages: BlockFile, logFile: BlockFile, { logBytes = LOG_BYTES }: { logBytes?: number } = {}): Promise<Store> {
+  static async open(pages: BlockFile, logFile: BlockFile, { logBytes = 32 << 20 }: { logBytes?: number } = {}): Promise<Store> {
     const store = new Store(pages, logFile);
     const meta = await readMeta(pages);
     // As for the log: what was found has to be durable before anything is built on it.

@@ -138,8 +138,11 @@ export class Tree {
           asked = index + AHEAD_PAGES;
           window = await this.#window(leaves[index]);
         }
-        using held = window;
-        yield held;
+        try {
+          yield window;
+        } finally {
+          window.release();
+        }
       }
     }
   }
@@ -211,9 +214,11 @@ export class Tree {
   async #mergeChild(level: number, child: Pointer, changes: readonly Cell[]): Promise<Cell[]> {
     if (level > 1) return this.#merge(child.page, changes);
     this.#replaced.push(child.page);
-    using window = await this.#window(child);
-    // A copy: the cells outlive the window, until they are packed.
-    return overlay(cellsOf(window.bytes.slice()), changes);
+    const window = await this.#window(child);
+    // A copy: the cells are needed until they are packed.
+    const cells = cellsOf(window.bytes.slice());
+    window.release();
+    return overlay(cells, changes);
   }
 
   /** Cells in pages that are about equally full; `low` is the lowest key that the first of them is responsible for. */
@@ -237,7 +242,6 @@ export class Tree {
 
   /** Writes a page, and answers with the cell that leads to it. */
   async #write(level: number, low: Uint8Array, cells: readonly Cell[]): Promise<Cell> {
-    const file = this.#file;
     const bytes = encodePage(level, cells);
     const page = this.#states.indexOf(FREE, this.#lowestFree);
     if (page < 0) throw new RangeError(`the store has ${PAGES_MAX} pages, and none is free`);
@@ -245,8 +249,8 @@ export class Tree {
     this.#states[page] = CHECKED;
     this.#lowestFree = page + 1;
     this.#written.push(page);
-    if ((page + 1) * PAGE_BYTES > file.size && file.geometry.kind === 'file') await file.allocate(file.size, GROWTH_BYTES);
-    await file.write(bytes, page * PAGE_BYTES);
+    if ((page + 1) * PAGE_BYTES > this.#file.size && this.#file.geometry.kind === 'file') await this.#file.allocate(this.#file.size, GROWTH_BYTES);
+    await this.#file.write(bytes, page * PAGE_BYTES);
     if (level > 0) this.#branches.set(page, await this.#window(pointer));
     if (this.#written.length % TURN_PAGES === 0) await nextTurn();
     return encodeChild(low, pointer);
