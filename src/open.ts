@@ -410,13 +410,13 @@ function mappedFile(base: FileBase, fd: number, facts: GeometryFacts, idleMs: nu
 
 function pagemapFeature(): Feature {
   const result = native().pagemapScan();
+  if (result === 0) return { name: 'PAGEMAP_SCAN', used: true, reason: 'residency is proved from the page table' };
+  const { code } = systemError(result, 'ioctl');
+  const why = code === 'ENOENT' || code === 'EACCES' ? '/proc/self/pagemap cannot be opened' : 'it came with Linux 6.7, and containers may forbid it';
   return {
     name: 'PAGEMAP_SCAN',
-    used: result === 0,
-    reason:
-      result === 0
-        ? 'residency is proved from the page table'
-        : `refused with ${systemError(result, 'ioctl').code} (it came with Linux 6.7); residency is asked of mincore where that tells the truth, else every window is read in`,
+    used: false,
+    reason: `refused with ${code} (${why}); residency is asked of mincore where that tells the truth, else every window is read in`,
   };
 }
 
