@@ -52,6 +52,10 @@ type Steps<T> = Generator<Call<unknown>, T, unknown>;
 /**
  * Opens a regular file or a block device.
  *
+ * The first `open` or `openSync` of a process, and of each of its worker threads, loads the library before it does anything else, at once and on the
+ * calling thread: `import 'sectorwise'` brings the names alone. Where that pause would be in the way later, open something early; the benchmark group
+ * `import` measures it.
+ *
  * @param path what to open; it must exist unless `options.create`.
  * @returns the file; belongs to the calling thread, and is to be closed by `close` or `await using`.
  * @throws (rejects) the system error of the open in Node's form: ENOENT, EACCES, EISDIR, EAGAIN for a lock that is taken, ENOSPC and others; ERR_INVALID_ARG_TYPE,
@@ -89,7 +93,11 @@ async function openLater(steps: Steps<BlockFile>): Promise<BlockFile> {
   return step.value;
 }
 
-/** The same, blocking, for engines that are synchronous by nature. Throws what `open` rejects with. */
+/**
+ * The same, blocking, for engines that are synchronous by nature. Throws what `open` rejects with.
+ *
+ * If it is the first opening of its thread, it loads the library, as `open` does.
+ */
 export function openSync(path: string | URL, options?: Omit<OpenOptions, 'signal'>): BlockFile {
   const steps = openSteps(checkPath(path), checkOptions(options));
   let step = steps.next();
