@@ -4,6 +4,7 @@
  * The public names, and nothing else.
  *
  * @module sectorwise
+ * @category API
  */
 export { FlushError, SectorwiseError, VerifyError } from './error-classes.js';
 export type { ErrorPlace, SectorwiseErrorCode } from './errors.js';

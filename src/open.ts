@@ -52,6 +52,10 @@ type Steps<T> = Generator<Call<unknown>, T, unknown>;
 /**
  * Opens a regular file or a block device.
  *
+ * The first `open` or `openSync` of a process, and of each of its worker threads, loads the library before it does anything else, at once and on the
+ * calling thread: `import 'sectorwise'` brings the names alone. Where that pause would be in the way later, open something early; the benchmark group
+ * `import` measures it.
+ *
  * @param path what to open; it must exist unless `options.create`.
  * @returns the file; belongs to the calling thread, and is to be closed by `close` or `await using`.
  * @throws (rejects) the system error of the open in Node's form: ENOENT, EACCES, EISDIR, EAGAIN for a lock that is taken, ENOSPC and others; ERR_INVALID_ARG_TYPE,
@@ -89,7 +93,11 @@ async function openLater(steps: Steps<BlockFile>): Promise<BlockFile> {
   return step.value;
 }
 
-/** The same, blocking, for engines that are synchronous by nature. Throws what `open` rejects with. */
+/**
+ * The same, blocking, for engines that are synchronous by nature. Throws what `open` rejects with.
+ *
+ * If it is the first opening of its thread, it loads the library, as `open` does.
+ */
 export function openSync(path: string | URL, options?: Omit<OpenOptions, 'signal'>): BlockFile {
   const steps = openSteps(checkPath(path), checkOptions(options));
   let step = steps.next();
@@ -410,13 +418,13 @@ function mappedFile(base: FileBase, fd: number, facts: GeometryFacts, idleMs: nu
 
 function pagemapFeature(): Feature {
   const result = native().pagemapScan();
+  if (result === 0) return { name: 'PAGEMAP_SCAN', used: true, reason: 'residency is proved from the page table' };
+  const { code } = systemError(result, 'ioctl');
+  const why = code === 'ENOENT' || code === 'EACCES' ? '/proc/self/pagemap cannot be opened' : 'it came with Linux 6.7, and containers may forbid it';
   return {
     name: 'PAGEMAP_SCAN',
-    used: result === 0,
-    reason:
-      result === 0
-        ? 'residency is proved from the page table'
-        : `refused with ${systemError(result, 'ioctl').code} (it came with Linux 6.7); residency is asked of mincore where that tells the truth, else every window is read in`,
+    used: false,
+    reason: `refused with ${code} (${why}); residency is asked of mincore where that tells the truth, else every window is read in`,
   };
 }
 

@@ -2,15 +2,16 @@
  * The one door to the addon: what it exports, typed, and where its binary is looked for.
  *
  * The addon checks no arguments, builds no errors and keeps no policy: it answers with numbers, a negative one is -errno.
- * Guarantees: loading fails with one ERR_SECTORWISE_NATIVE that lists every place tried, the platform and how to build.
+ * Guarantees: loading fails with one ERR_SECTORWISE_NATIVE that lists every place tried, the platform, the C library and how to build.
  * Imported by io/, memory/, geometry/ and unplug/ alone.
  */
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { SectorwiseError } from '../errors.js';
 import type { CompletionQueue, EngineName, Feature, Slab } from './engine.js';
+import { libcOf } from './libc.js';
 
 /** A ring in the addon. Methods as `Engine` has them, but calls that can fail answer with -errno. */
 export interface NativeRing {
@@ -270,18 +271,11 @@ function packageRoot(): string {
   }
 }
 
-/** By the dynamic linker that is there: asking `process.report` takes tens of milliseconds. */
-function libc(): 'glibc' | 'musl' {
-  return existsSync('/lib') && readdirSync('/lib').some((name) => name.startsWith('ld-musl-')) ? 'musl' : 'glibc';
-}
-
 function load(): NativeBinding {
   const root = packageRoot();
   const require = createRequire(import.meta.url);
-  const places = [
-    join(root, 'build', 'Release', 'sectorwise.node'),
-    join(root, 'prebuilds', `${process.platform}-${process.arch}`, `sectorwise.${libc()}.node`),
-  ];
+  const libc = libcOf(process.execPath);
+  const places = [join(root, 'build', 'Release', 'sectorwise.node'), join(root, 'prebuilds', `${process.platform}-${process.arch}`, `sectorwise.${libc}.node`)];
   const tried: string[] = [];
   let cause: unknown;
   for (const place of places) {
@@ -298,8 +292,8 @@ function load(): NativeBinding {
   }
   throw new SectorwiseError(
     'ERR_SECTORWISE_NATIVE',
-    `The native part of sectorwise could not be loaded on ${process.platform}-${process.arch}, Node ${process.version}. Tried:\n  ${tried.join('\n  ')}\n` +
-      `Build it from source with a C++17 compiler and cmake: cd ${root} && npm install cmake-js && npx cmake-js compile`,
+    `The native part of sectorwise could not be loaded on ${process.platform}-${process.arch} (${libc}), Node ${process.version}. Tried:\n  ${tried.join('\n  ')}\n` +
+      `${libc === 'musl' ? 'The package has no binary for musl. ' : ''}Build it from source with a C++17 compiler and cmake: cd ${root} && npm install cmake-js && npx cmake-js compile`,
     { cause },
   );
 }

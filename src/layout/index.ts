@@ -4,6 +4,7 @@
  * The public names, and nothing else.
  *
  * @module sectorwise/layout
+ * @category API
  */
 export { checkLayout, combinedExit } from './check.js';
 export { type FileExtent, filePages } from './file-pages.js';

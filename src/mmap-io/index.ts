@@ -7,10 +7,11 @@
  * const buffer = mmap.map(size, mmap.PROT_READ, mmap.MAP_SHARED, fd, 0, mmap.MADV_RANDOM);
  * ```
  *
- * What is different, and why, is in the guide "Moving to sectorwise". In short: a touch of bytes that are gone, or a store into a map that is not for writing, does not end the process;
+ * What is different, and why, is in the guide "Moving from mmap-io". In short: a touch of bytes that are gone, or a store into a map that is not for writing, does not end the process;
  * sizes and offsets are not cut to 32 bits; it works in worker threads; errors have codes; and there are `unmap` and `check`.
  *
  * @module sectorwise/mmap-io
+ * @category API
  */
 import { Buffer, constants } from 'node:buffer';
 import { isUint8Array } from 'node:util/types';

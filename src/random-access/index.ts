@@ -9,6 +9,7 @@
  * ```
  *
  * @module sectorwise/random-access
+ * @category API
  */
 import type { EventEmitter } from 'node:events';
 import type { BlockFile } from '../file.js';

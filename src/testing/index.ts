@@ -4,6 +4,7 @@
  * Pure TypeScript: nothing that is imported from here loads the native part.
  *
  * @module sectorwise/testing
+ * @category API
  */
 export {
   COMPLETION_WORDS,

@@ -28,9 +28,9 @@ export class ChildFailed extends Error {
 }
 
 /** Runs it to its end, in a process group of its own; answers with what it wrote. */
-export function runChild(command: string, args: readonly string[], env: NodeJS.ProcessEnv = process.env): Promise<string> {
+export function runChild(command: string, args: readonly string[], env: NodeJS.ProcessEnv = process.env, cwd?: string): Promise<string> {
   return new Promise((resolve, reject) => {
-    const child = spawn(command, args, { env, detached: true, stdio: ['ignore', 'pipe', 'pipe'] });
+    const child = spawn(command, args, { env, cwd, detached: true, stdio: ['ignore', 'pipe', 'pipe'] });
     const { pid } = child;
     if (pid !== undefined) running.add(pid);
     let stdout = '';

@@ -10,6 +10,7 @@ import { parseArgs } from 'node:util';
 import { appends } from './appends.js';
 import { cache } from './cache.js';
 import { hits } from './hits.js';
+import { imports } from './import.js';
 import { invalidate } from './invalidate.js';
 import { memory } from './memory.js';
 import { mixed } from './mixed.js';
@@ -38,6 +39,7 @@ const groups: readonly Group[] = [
   tracker,
   cache,
   pagestore,
+  imports,
   //
 ];
 /** What groups were called before. */

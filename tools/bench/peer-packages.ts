@@ -15,6 +15,8 @@ const execute = promisify(execFile);
 const root = fileURLToPath(new URL('../../../', import.meta.url));
 const manifest = join(root, 'tools', 'bench', 'peers', 'package.json');
 const folder = join(root, 'build', 'peers');
+/** Where programs are that import peers by their names. */
+export const peersFolder = folder;
 const installMs = 300_000;
 
 /** What is used of mmap-io. */

@@ -3,14 +3,15 @@
  *
  * Each check is one line: ok, FAILED or skipped with its reason; the exit code is 1 if any failed. Into an empty folder, by two versions of npm and on three of Node.js, with neither a compiler nor cmake on the PATH; the binary for arm64 runs
  * under qemu's user emulation.
- * Leaves to others: the binaries (`prebuild.ts`), what the library does once it is installed (`tools/smoke.mjs`).
+ * Leaves to others: the binaries (`prebuild.ts`), which files do not belong together (`tarball-files.ts`), what the library does once it is installed (`tools/smoke.mjs`).
  */
 import { execFileSync, spawnSync } from 'node:child_process';
-import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
+import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { architectures, newerSymbols, prebuild, prebuildRefusal, prebuiltPath } from './prebuild.js';
+import { mapsWithoutSource, staleDeclarations } from './tarball-files.js';
 
 const root = fileURLToPath(new URL('../../..', import.meta.url));
 const tarballMost = 1.5 * 2 ** 20;
@@ -88,6 +89,11 @@ check('npm pack', () => {
   }
   const strange = paths.find((path) => /^(test|tools|docs\/(?!schemas)|build|node_modules|\.)|binding\.gyp$/.test(path));
   if (strange !== undefined) throw new Error(`${strange} is in it`);
+  const stale = staleDeclarations(paths);
+  if (stale.length > 0) throw new Error(`${stale.join(', ')}: the sources are not there any more; remove dist and build again`);
+  const sourcesOf = (map: string): string[] => (JSON.parse(readFileSync(join(root, map), 'utf8')) as { sources: string[] }).sources;
+  const lost = mapsWithoutSource(paths, sourcesOf);
+  if (lost.length > 0) throw new Error(`sources that are not in it: ${lost.join(', ')}`);
   if (packed.size > tarballMost) throw new Error(`${packed.size} bytes, ${tarballMost} at most`);
   return `${paths.length} files, ${Math.round(packed.size / 1024)} KiB`;
 });
