@@ -276,7 +276,7 @@ function tellTable(results: readonly RaceResult[], size: number): void {
 
 async function tellTruncate(): Promise<boolean> {
   screen.heading('A file cut under an open window');
-  screen.tell('  With mmap in C, touching what is gone ends the process with SIGBUS. Here, on a file of the tour in the temp folder:', 2);
+  screen.tell('  A program in C that touches mapped bytes which are gone dies of SIGBUS. Here, on a file that the tour makes in the temp folder:', 2);
   try {
     const { lines, kept } = await truncateUnderWindows(join(temporaryFolder(), 'cut'));
     for (const line of lines) screen.tell(`  - ${line}`, 4);

@@ -41,11 +41,11 @@ export async function truncateUnderWindows(path: string): Promise<{ lines: strin
     for (let waited = 0; event === undefined && waited < eventMs; waited += 10) await wait(10);
     const intact = stays.valid && stays.bytes.every((byte) => byte === filling);
     const lines = [
-      `fs.truncateSync(): ${bytesText(size)} become ${bytesText(cut)}, with a window open at ${bytesText(size / 2)} and one at 0.`,
-      `the view taken before: first byte was ${before}, is ${after} now; the process lives.`,
-      `the window that lost its bytes: valid is ${lost.valid}, check() throws ${code}.`,
-      event ? `event 'invalidate': cause '${event.cause}', offset ${event.offset}, length ${event.length}.` : "event 'invalidate': did not come.",
-      `the window at 0: valid is ${stays.valid}, its ${bytesText(length)} are ${intact ? 'all there' : 'NOT what they were'}.`,
+      `fs.truncateSync() cuts it from ${bytesText(size)} to ${bytesText(cut)}; windows are open at ${bytesText(size / 2)} and at 0.`,
+      `The bytes taken from the first window before: the first was ${before} and is ${after} now. The process lives.`,
+      `That window: valid is ${lost.valid}, check() throws ${code}.`,
+      event ? `The event 'invalidate': cause '${event.cause}', offset ${event.offset}, length ${event.length}.` : "The event 'invalidate' did not come.",
+      `The window at 0: valid is ${stays.valid}, its ${bytesText(length)} are ${intact ? 'all there' : 'NOT what they were'}.`,
     ];
     const kept = after === 0 && !lost.valid && code === 'ERR_SECTORWISE_TRUNCATED' && event?.cause === 'truncate' && intact;
     lost.release();

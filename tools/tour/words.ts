@@ -13,7 +13,7 @@ export function placeText(file: BlockFile, fsName: string, extents: readonly Ext
   const { kind, device, rotational } = file.geometry;
   const claim = rotational ? ', which says that it rotates (virtual disks often say so)' : '';
   if (kind === 'block-device') return `It is a block device of ${bytesText(file.size)}${device === undefined ? '' : `, ${device}`}${claim}.`;
-  const on = device === undefined ? `on ${fsName}, with no block device of its own below it` : `on ${fsName}, on the block device ${device}${claim}`;
+  const on = device === undefined ? `on ${fsName}, which names no block device below it` : `on ${fsName}, on the block device ${device}${claim}`;
   return `It is a file of ${bytesText(file.size)} ${on}.${file.size === 0 || device === undefined ? '' : piecesText(extents)}`;
 }
 
@@ -44,7 +44,7 @@ function piecesText(extents: readonly Extent[] | undefined): string {
 
 /** The sizes that the device asks for. */
 export function sectorText({ device, kind, logicalSectorSize: logical, physicalSectorSize: physical, alignmentOffset: offset }: Geometry): string {
-  if (device === undefined && kind === 'file') return 'Without a device there are no sectors to keep to.';
+  if (device === undefined && kind === 'file') return `What no device tells is assumed: sectors of ${physical} bytes.`;
   const same = logical === physical;
   const sizes = same ? `Its sectors are ${logical} bytes.` : `It is addressed in sectors of ${logical} bytes, and stores ${physical} at a time.`;
   if (offset < 0) return `${sizes} The layers below cannot be aligned with each other: small writes cost more.`;
