@@ -186,7 +186,7 @@ async function runRaces(material: Material, { path, size, dropped, mapped, direc
       () => direct && framesPercent(direct, size),
     );
   const fullCache = async (): Promise<number | undefined> => percent();
-  const with_ = (prepare: Runner['prepare'], own: boolean, contender: Contender): Runner => ({ ...contender, own, prepare });
+  const runner = (prepare: Runner['prepare'], own: boolean, contender: Contender): Runner => ({ ...contender, own, prepare });
   const places = material.order.length;
   const common = { seconds, places };
 
@@ -196,15 +196,15 @@ async function runRaces(material: Material, { path, size, dropped, mapped, direc
   const past = direct && direct.geometry.memoryAlignment > 0 ? direct : undefined;
   const jobs: RaceJob[] = [];
   if (empties) {
-    const random = [with_(emptyCache, true, randomCallbacks(material))];
-    const scans = [with_(emptyCache, true, scanStream(material)), with_(emptyCache, true, scanCallbacks(material))];
+    const random = [runner(emptyCache, true, randomCallbacks(material))];
+    const scans = [runner(emptyCache, true, scanStream(material)), runner(emptyCache, true, scanCallbacks(material))];
     if (mapped) {
-      random.push(with_(emptyCache, false, randomWindows('window(), page cache', mapped, material)));
-      scans.push(with_(emptyCache, false, scanWindows('windows(), page cache', mapped, material)));
+      random.push(runner(emptyCache, false, randomWindows('window(), page cache', mapped, material)));
+      scans.push(runner(emptyCache, false, scanWindows('windows(), page cache', mapped, material)));
     }
     if (past) {
-      random.push(with_(emptyFrames, false, randomWindows('window(), direct', past, material)));
-      scans.push(with_(emptyFrames, false, scanWindows('windows(), direct', past, material)));
+      random.push(runner(emptyFrames, false, randomWindows('window(), direct', past, material)));
+      scans.push(runner(emptyFrames, false, scanWindows('windows(), direct', past, material)));
     }
     jobs.push(
       { ...common, title: `Random reads of 4 KiB from the disk, ${depth} at a time`, unit: 'reads/s', warm: false, runners: random },
@@ -213,11 +213,11 @@ async function runRaces(material: Material, { path, size, dropped, mapped, direc
   } else {
     screen.tell(`  No race from the disk: ${Math.round(left ?? 0)} % of it cannot be dropped from memory.`, 2);
   }
-  const fromMemory = [with_(fullCache, true, randomSync(material))];
-  const scansInMemory = [with_(fullCache, true, scanSync(material))];
+  const fromMemory = [runner(fullCache, true, randomSync(material))];
+  const scansInMemory = [runner(fullCache, true, scanSync(material))];
   if (mapped) {
-    fromMemory.push(with_(fullCache, false, randomTryWindows(mapped, material)));
-    scansInMemory.push(with_(fullCache, false, scanWindows('windows(), page cache', mapped, material)));
+    fromMemory.push(runner(fullCache, false, randomTryWindows(mapped, material)));
+    scansInMemory.push(runner(fullCache, false, scanWindows('windows(), page cache', mapped, material)));
     jobs.push(
       { ...common, title: 'Random reads of 4 KiB from memory', unit: 'reads/s', warm: true, runners: fromMemory },
       { ...common, title: 'Scan in steps of 1 MiB from memory', unit: 'MiB/s', warm: true, runners: scansInMemory },

@@ -60,6 +60,8 @@ class Lane {
   readonly latencies = new Latencies();
   readonly turns: Turn[] = [];
   readonly rates: number[] = [];
+  /** Of the round that is not counted. */
+  wrongBefore = 0;
 
   readonly runner: Runner;
 
@@ -81,7 +83,6 @@ export async function race(job: RaceJob, screen: Screen): Promise<RaceResult> {
   const lanes = job.runners.map((runner) => new Lane(runner));
   const states: number[] = [];
   let told = true;
-  let wrong = 0;
   screen.draw(frame(job, lanes, 0, screen), true);
   for (let round = -1; round < rounds; round++) {
     // The order in which blocks are read begins elsewhere in each round, and at the same place for all in it.
@@ -95,7 +96,7 @@ export async function race(job: RaceJob, screen: Screen): Promise<RaceResult> {
       const counted = round >= 0;
       const turn = await lane.runner.turn((job.seconds * 1000) / rounds, place, counted ? lane.latencies : new Latencies());
       if (counted) lane.add(turn, job.unit);
-      else wrong += turn.wrong;
+      else lane.wrongBefore += turn.wrong;
       screen.draw(frame(job, lanes, round + 1, screen));
       // Turns from memory never wait: here a signal is heard.
       await wait(0);
@@ -105,7 +106,7 @@ export async function race(job: RaceJob, screen: Screen): Promise<RaceResult> {
   screen.keep();
 
   const base = lanes.filter(({ runner }) => runner.own).reduce((best, lane) => (median(lane.rates) > median(best.rates) ? lane : best));
-  const results = lanes.map((lane, index) => {
+  const results = lanes.map((lane) => {
     const sorted = lane.latencies.sorted();
     const operations = lane.sum('operations');
     return {
@@ -117,7 +118,7 @@ export async function race(job: RaceJob, screen: Screen): Promise<RaceResult> {
       cpu: lane.sum('cpuMicros') / operations,
       ratio: lane === base ? 1 : median(lane.rates.map((rate, round) => rate / base.rates[round])),
       operations,
-      wrong: lane.sum('wrong') + (index === 0 ? wrong : 0),
+      wrong: lane.sum('wrong') + lane.wrongBefore,
     };
   });
   if (!screen.live) screen.say(...frame(job, lanes, rounds, screen));
