@@ -48,13 +48,13 @@ export function tableLines(rows: ReadonlyArray<readonly string[]>): string[] {
 }
 
 /** Breaks `text` at spaces; lines after the first begin with `indent` spaces. */
-export function wrap(text: string, indent: number): string[] {
+export function wrap(text: string, indent: number, columns = LINE_COLUMNS): string[] {
   const lines: string[] = [];
   let rest = text;
-  while (rest.length > LINE_COLUMNS) {
+  while (rest.length > columns) {
     const wordStart = rest.search(/\S/);
-    let cut = rest.lastIndexOf(' ', LINE_COLUMNS);
-    if (cut <= wordStart) cut = rest.indexOf(' ', LINE_COLUMNS);
+    let cut = rest.lastIndexOf(' ', columns);
+    if (cut <= wordStart) cut = rest.indexOf(' ', columns);
     if (cut < 0) break;
     lines.push(rest.slice(0, cut).trimEnd());
     rest = ' '.repeat(indent) + rest.slice(cut + 1).trimStart();

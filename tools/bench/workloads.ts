@@ -2,7 +2,7 @@
  * The work that is measured: random blocks with many outstanding, and one scan from front to end, by each contender.
  *
  * Every contender visits the same blocks in the same order, notes each operation's duration by the same clock, and looks at the
- * bytes in the same way: with `expected` given, each one is compared, in the measured time.
+ * bytes in the same way.
  * Leaves to others: what is in the page cache when a run begins.
  */
 import { createReadStream, type PathLike, read, readSync } from 'node:fs';
@@ -30,18 +30,15 @@ export interface Measured {
 export interface RandomPlan {
   /** Bytes of a block. Default RANDOM_BYTES. */
   bytes?: number;
-  /** Blocks in the order to visit; the run ends with them, or starts over with `repeat`. */
+  /** Blocks in the order to visit; the run ends with them. */
   order: Uint32Array;
   /** Bytes of the file that blocks are taken from. */
   size: number;
   depth: number;
   /** The run ends after this long. */
   seconds: number;
-  repeat?: boolean;
-  expected?: Uint8Array;
-  /** Without `expected`: look at the first byte (the default), or at no more than how many there are. */
+  /** Look at the first byte (the default), or at no more than how many there are. */
   look?: 'byte' | 'length';
-  onProgress?: (fraction: number) => void;
 }
 
 /** What is handed to a run's course: a window, or bytes. */
@@ -73,8 +70,6 @@ export interface ScanPlan {
   size: number;
   /** Look at one byte of each page of 4096: what is mapped comes into the page table by that. */
   touch?: boolean;
-  expected?: Uint8Array;
-  onProgress?: (fraction: number) => void;
 }
 
 /** One random run's course: which block is next, when to end, what was seen. */
@@ -105,14 +100,8 @@ class Course {
 
   /** Where the next read begins, -1 if the run is over. */
   take(now: number): number {
-    const { order, seconds, repeat, onProgress } = this.#plan;
-    const elapsed = (now - this.#start) / 1000 / seconds;
-    if (elapsed >= 1) return -1;
-    if (this.#next === order.length) {
-      if (!repeat) return -1;
-      this.#next = 0;
-    }
-    if (onProgress && this.#next % 64 === 0) onProgress(repeat ? elapsed : Math.max(elapsed, this.#next / order.length));
+    const { order, seconds } = this.#plan;
+    if (now - this.#start >= seconds * 1000 || this.#next === order.length) return -1;
     return order[this.#next++] * this.#blockBytes;
   }
 
@@ -120,18 +109,11 @@ class Course {
     this.latencies.record((now - begun) * 1000);
     const { length } = shown;
     this.#bytes += length;
-    const { expected, size } = this.#plan;
-    const end = Math.min(size, offset + this.#blockBytes);
-    if (expected) {
-      if (Buffer.compare(shown.bytes, expected.subarray(offset, end)) !== 0) this.#mismatches++;
-      return;
-    }
-    if (length !== end - offset) this.#mismatches++;
+    if (length !== Math.min(this.#plan.size, offset + this.#blockBytes) - offset) this.#mismatches++;
     if (this.#look) this.#sum += shown.bytes[0];
   }
 
   finish(): Measured {
-    this.#plan.onProgress?.(1);
     return {
       operations: this.latencies.count,
       bytes: this.#bytes,
@@ -163,22 +145,6 @@ export async function randomWindows(file: BlockFile, plan: RandomPlan): Promise<
     }
   };
   await Promise.all(Array.from({ length: plan.depth }, lane));
-  return course.finish();
-}
-
-/** `tryWindow()`, one after the other, and `window()` where it has no answer. */
-export async function randomTryWindows(file: BlockFile, plan: RandomPlan): Promise<Measured> {
-  const course = new Course(plan);
-  const { bytes = RANDOM_BYTES } = plan;
-  let begun = performance.now();
-  for (let offset = course.take(begun); offset >= 0; offset = course.take(begun)) {
-    const window = file.tryWindow(offset, bytes) ?? (await file.window(offset, bytes));
-    const now = performance.now();
-    course.done(offset, window, begun, now);
-    window.release();
-    if (course.overdue(now)) await nextTurn();
-    begun = performance.now();
-  }
   return course.finish();
 }
 
@@ -251,7 +217,6 @@ class Scan {
   #turned = this.#start;
   #position = 0;
   #sum = 0;
-  #mismatches = 0;
 
   constructor(plan: ScanPlan) {
     this.#plan = plan;
@@ -267,27 +232,22 @@ class Scan {
   }
 
   take(bytes: Uint8Array): void {
-    const { expected } = this.#plan;
-    const end = this.#position + bytes.length;
-    if (expected && Buffer.compare(bytes, expected.subarray(this.#position, end)) !== 0) this.#mismatches++;
     if (this.#plan.touch) for (let page = 0; page < bytes.length; page += RANDOM_BYTES) this.#sum += bytes[page];
-    this.#position = end;
+    this.#position += bytes.length;
   }
 
   ask(): void {
-    this.#plan.onProgress?.(this.#position / this.#plan.size);
     this.#asked = performance.now();
   }
 
   finish(): Measured {
-    this.#plan.onProgress?.(1);
     return {
       operations: this.#latencies.count,
       bytes: this.#position,
       seconds: (performance.now() - this.#start) / 1000,
       latencies: this.#latencies,
       // A sum of bytes is never negative; asking keeps the looking from being optimised away.
-      mismatches: this.#mismatches + (this.#position === this.#plan.size && this.#sum >= 0 ? 0 : 1),
+      mismatches: this.#position === this.#plan.size && this.#sum >= 0 ? 0 : 1,
     };
   }
 }

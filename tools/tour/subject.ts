@@ -45,11 +45,21 @@ function asBadInput(path: string, error: unknown): unknown {
   }
 }
 
+let folder: string | undefined;
+
+/** A folder for what the tour makes. */
+export function temporaryFolder(): string {
+  if (folder === undefined) {
+    const made = mkdtempSync(join(tmpdir(), 'sectorwise-tour-'));
+    process.on('exit', () => rmSync(made, { recursive: true, force: true }));
+    folder = made;
+  }
+  return folder;
+}
+
 /** A file of `size` seeded bytes in the temp folder. It is on the device when this returns, so that its pages can be dropped. */
 export async function makeSubject(size: number, onProgress: (fraction: number) => void): Promise<string> {
-  const folder = mkdtempSync(join(tmpdir(), 'sectorwise-tour-'));
-  process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
-  const path = join(folder, 'bytes');
+  const path = join(temporaryFolder(), 'bytes');
   const next = seededBytes(seed);
   const handle = await open(path, 'wx');
   try {
