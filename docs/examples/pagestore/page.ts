@@ -38,6 +38,10 @@ export class Cell {
     return this.bytes.subarray(this.at + CELL_HEADER_BYTES, valueAt(this.bytes, this.at));
   }
 
+  get text(): string {
+    return textOf(this.bytes, this.at + CELL_HEADER_BYTES, valueAt(this.bytes, this.at));
+  }
+
   /** Undefined where the key was removed. */
   get value(): Uint8Array | undefined {
     return u16(this.bytes, this.at + 2) === REMOVED ? undefined : this.bytes.subarray(valueAt(this.bytes, this.at), this.at + this.size);
@@ -53,6 +57,11 @@ export class Cell {
   get room(): number {
     return this.size + SLOT_BYTES;
   }
+}
+
+/** A key as a string of its bytes, which compares as they do. */
+export function textOf(bytes: Uint8Array, start = 0, end = bytes.length): string {
+  return (Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length)).toString('latin1', start, end);
 }
 
 function valueAt(bytes: Uint8Array, cell: number): number {

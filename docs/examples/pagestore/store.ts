@@ -11,7 +11,7 @@ import { crc32 } from 'node:zlib';
 import type { BlockFile, Window } from 'sectorwise';
 import module from 'sorted-btree';
 import { Log } from './log.js';
-import { below, type Cell, cellsOf, encodeCell, find, overlay, PAGE_BYTES, type Pointer, valueCopy } from './page.js';
+import { below, type Cell, cellsOf, encodeCell, find, overlay, PAGE_BYTES, type Pointer, textOf, valueCopy } from './page.js';
 import { NO_KEY, Tree } from './tree.js';
 
 const BTree = module.default;
@@ -72,7 +72,7 @@ export class Store {
     if (meta !== undefined) {
       store.#meta = meta;
       await store.#tree.load(meta.root);
-      for (const epoch of [meta.epoch, meta.epoch + 1]) await store.#log.replay(epoch, (cell) => store.#memory.set(textOf(cell.key), cell));
+      for (const epoch of [meta.epoch, meta.epoch + 1]) await store.#log.replay(epoch, (cell) => store.#memory.set(cell.text, cell));
     } else {
       await store.#log.clear();
       const root = await store.#tree.merge([]);
@@ -86,16 +86,11 @@ export class Store {
 
   /** The value, a copy; at once where the page is in memory, else a promise of it. `await` takes both. */
   get(key: Uint8Array): Uint8Array | undefined | Promise<Uint8Array | undefined> {
-    const change = this.#changeOf(key);
+    const text = this.#memory.size > 0 || this.#frozen !== undefined ? textOf(key) : '';
+    const change = this.#memory.get(text) ?? this.#frozen?.get(text);
     if (change !== undefined) return change.value?.slice();
     const leaf = this.#tree.tryLeaf(key);
     return leaf === undefined ? this.#getLater(key) : this.#take(leaf, key);
-  }
-
-  #changeOf(key: Uint8Array): Cell | undefined {
-    if (this.#memory.size === 0 && this.#frozen === undefined) return undefined;
-    const text = textOf(key);
-    return this.#memory.get(text) ?? this.#frozen?.get(text);
   }
 
   async #getLater(key: Uint8Array): Promise<Uint8Array | undefined> {
@@ -138,7 +133,7 @@ export class Store {
         const until = to === undefined ? cells.length : below(window.bytes, to);
         const isLast = until < cells.length;
         // The first text above the leaf's last key: changes from there on are for later.
-        const high = isLast ? end : cells.length > 0 ? `${textOf(cells[cells.length - 1].key)}\0` : low;
+        const high = isLast ? end : cells.length > 0 ? `${cells[cells.length - 1].text}\0` : low;
         const run = changed(cells.slice(below(window.bytes, from), until), high);
         this.#check(window);
         if (run.length > 0) yield run;
@@ -196,7 +191,7 @@ export class Store {
       this.#failed = error;
       throw error;
     }
-    for (const cell of group.cells) this.#memory.set(textOf(cell.key), cell);
+    for (const cell of group.cells) this.#memory.set(cell.text, cell);
   }
 
   /** Resolves when all that was put before is in the tree. Puts and gets go on meanwhile. */
@@ -255,11 +250,7 @@ export class Store {
 }
 
 function newMemory(): Memory {
-  return new BTree<string, Cell>(undefined, (a, b) => (a < b ? -1 : a > b ? 1 : 0));
-}
-
-function textOf(key: Uint8Array): string {
-  return (Buffer.isBuffer(key) ? key : Buffer.from(key.buffer, key.byteOffset, key.length)).toString('latin1');
+  return new BTree<string, Cell>(undefined, (a, b) => (a < b ? -1 : a > b ? 1 : 0), 64);
 }
 
 /** The changes from one key up to the one before another. */
