@@ -4,12 +4,12 @@
  *
  * Guarantees: the same names and classes as `index.ts` (test/tools/bundle.test.ts).
  */
-import { createRequire } from 'node:module';
 import type * as errors from './error-classes.js';
 import type * as library from './index.js';
 
 // Bundles are CommonJS: the only modules that both `openSync` and `open` can load at any moment, also while the other's load is on its way.
-const load = createRequire(import.meta.url);
+// (An import of node:module takes longer: it makes an ES module of it.)
+const load = process.getBuiltinModule('node:module').createRequire(import.meta.url);
 const whole = (): typeof library => load('./library.cjs');
 
 export const { FlushError, SectorwiseError, VerifyError }: typeof errors = load('./error-classes.cjs');
