@@ -195,7 +195,7 @@ export class ReadAhead {
    */
   next(piece: Piece, most: number, size: number): boolean {
     if (!this.due) return false;
-    const share = Math.max(this.#budget / Math.max(1, this.active), this.#least);
+    const share = Math.max(Math.floor(this.#budget / Math.max(1, this.active)), this.#least);
     const left = this.#budget - this.ahead;
     for (let stream = 0; stream < this.active; stream++) {
       if (this.#filling[stream] === 0) continue;
@@ -300,7 +300,7 @@ export class ReadAhead {
     if (this.#position[stream] < this.#shrunkAt[stream]) return true;
     this.#shrunkAt[stream] = Math.max(this.#frontier[stream], this.#position[stream] + 1);
     this.#grownAt[stream] = Math.max(this.#grownAt[stream], this.#frontier[stream]);
-    this.#window[stream] /= 2;
+    this.#window[stream] = Math.floor(this.#window[stream] / 2);
     if (this.#window[stream] >= this.#least) return true;
     this.#drop(stream);
     this.#start = this.#least;
@@ -406,7 +406,7 @@ export class ReadAhead {
     this.unused += unused;
     // Who said where to read is no sign of what others do.
     if (this.#end[stream] === Infinity && this.#asked[stream] > 0) {
-      this.#start = 2 * unused > this.#asked[stream] ? Math.max(this.#least, this.#start / 2) : Math.min(this.#initial, 2 * this.#start);
+      this.#start = 2 * unused > this.#asked[stream] ? Math.max(this.#least, Math.floor(this.#start / 2)) : Math.min(this.#initial, 2 * this.#start);
     }
     const last = --this.active;
     for (const field of this.#fields) field[stream] = field[last];

@@ -308,6 +308,7 @@ describe('read-ahead', () => {
           expect(ahead.ahead).toBeLessThanOrEqual(given.budget);
         }
         for (const { offset, length } of reader.pieces) {
+          expect([Number.isInteger(offset), Number.isInteger(length)]).toEqual([true, true]);
           expect(length).toBeGreaterThan(0);
           expect(Object.is(offset, -0) || offset < 0 || offset + length > size).toBe(false);
         }
