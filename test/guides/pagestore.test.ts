@@ -134,6 +134,28 @@ describe('a page store', () => {
     await expect(store.get(Buffer.from('a'))).rejects.toThrow(/is not what was written/);
     await store.close();
   });
+
+  it.each(['merge', 'scan'] as const)('finds out a page that went bad while it was not in memory: %s', async (what) => {
+    const disks = [new SimulatedDisk({ size: 0 }), new SimulatedDisk({ size: 0 })];
+    const [pages, log] = disks.map((disk) => openSimulated(disk, { access: 'read-write', readAhead: false }));
+    const store = await Store.open(pages, log, { logBytes });
+    const keys = Array.from({ length: 100 }, (_, index) => Buffer.from(`key ${index}`));
+    await Promise.all(keys.map((key) => store.put(key, Buffer.from('content '.repeat(20)))));
+    await store.checkpoint();
+    expect(await contentOf(store)).toHaveLength(100);
+    await pages.evict(0, pages.size);
+    // All but the first leaf, so that a scan meets the others as pages that it had asked for ahead.
+    const device = text(disks[0].read(0, disks[0].size));
+    const first = device.indexOf('key 0content');
+    for (let at = device.indexOf('content '); at >= 0; at = device.indexOf('content ', at + 1))
+      if (at >> 12 !== first >> 12) disks[0].write(at, Buffer.from('c0ntent '));
+    if (what === 'scan') await expect(contentOf(store)).rejects.toThrow(/is not what was written/);
+    else {
+      await Promise.all(keys.map((key) => store.put(key, Buffer.from('new'))));
+      await expect(store.checkpoint()).rejects.toThrow(/is not what was written/);
+    }
+    await store.close();
+  });
 });
 
 interface Opened {

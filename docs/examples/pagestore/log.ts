@@ -17,6 +17,8 @@ import { Cell } from './page.js';
 const HEADER_BYTES = 8;
 
 export class Log {
+  /** Bytes of cells in one record at most. */
+  readonly cellBytesMax: number;
   readonly #file: BlockFile;
   readonly #half: number;
   readonly #sector: number;
@@ -30,6 +32,7 @@ export class Log {
     this.#file = file;
     this.#sector = Math.max(512, file.geometry.logicalSectorSize, file.geometry.physicalSectorSize);
     this.#half = bytes / 2;
+    this.cellBytesMax = this.#half - HEADER_BYTES;
   }
 
   /** Writes zeros over all of it: whatever another store left there is gone, and later writes find every block allocated. */
@@ -60,11 +63,6 @@ export class Log {
     }
     // What can be read need not be durable: the process before may have died without a flush, and the power is still to fail.
     await this.#file.flush();
-  }
-
-  /** Bytes of cells in one record at most. */
-  get cellBytesMax(): number {
-    return this.#half - HEADER_BYTES;
   }
 
   hasRoom(cellBytes: number): boolean {

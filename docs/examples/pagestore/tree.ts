@@ -134,7 +134,10 @@ export class Tree {
         let window = this.#tryWindow(leaves[index]);
         if (window === undefined) {
           // What fails here is reported by the read that follows.
-          for (const { page } of leaves.slice(Math.max(asked, index), index + AHEAD_PAGES)) this.#file.prefetch(page * PAGE_BYTES, PAGE_BYTES).catch(() => {});
+          for (const { page } of leaves.slice(Math.max(asked, index), index + AHEAD_PAGES)) {
+            this.#states[page] = USED;
+            this.#file.prefetch(page * PAGE_BYTES, PAGE_BYTES).catch(() => {});
+          }
           asked = index + AHEAD_PAGES;
           window = await this.#window(leaves[index]);
         }
@@ -158,15 +161,15 @@ export class Tree {
   #tryWindow(pointer: Pointer): Window | undefined {
     const window = this.#file.tryWindow(pointer.page * PAGE_BYTES, PAGE_BYTES);
     if (window === undefined) this.#states[pointer.page] = USED;
-    return window && this.#checked(window, pointer);
+    return window === undefined || this.#states[pointer.page] === CHECKED ? window : this.#checked(window, pointer);
   }
 
+  /** From the device perhaps: compared whatever was known of the page. */
   async #window(pointer: Pointer): Promise<Window> {
     return this.#checked(await this.#file.window(pointer.page * PAGE_BYTES, PAGE_BYTES), pointer);
   }
 
   #checked(window: Window, { page, sum }: Pointer): Window {
-    if (this.#states[page] === CHECKED) return window;
     if (crc32(window.bytes) !== sum) {
       window.release();
       throw new Error(`page ${page} of ${this.#file.path} is not what was written`);
